@@ -1,0 +1,116 @@
+// The functions of the native core, free of Python: buffers belong to the caller, sizes have been
+// checked by module.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace zipml {
+
+// Per-column bounds (lower[c], upper[c]) or, with `by_row`, per-row bounds -scale[r], +scale[r].
+template <class T>
+struct Scales {
+  const T* lower;
+  const T* upper;
+  bool by_row;
+};
+
+// A matrix of values that may be strided (strides in elements).
+template <class T>
+struct Matrix {
+  T* data;
+  size_t rows, columns;
+  ptrdiff_t row_stride, column_stride;
+};
+
+struct CodeSpec {
+  int bits, samples;
+  int stored_bits() const { return bits + samples - 1; }
+  int32_t intervals() const { return (1 << bits) - 1; }
+};
+
+// Quantises and packs. `variance` receives per column the sum over rows of p (2^16 - p), p the
+// probability of rounding up in units of 2^-16 (exact); for row scales, `row_variance` receives
+// the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Halves travel as floats.
+void encode_float(Matrix<const float> values, Scales<float> scales, CodeSpec spec, uint64_t seed,
+                  uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
+void encode_half(Matrix<const float> values, Scales<float> scales, CodeSpec spec, uint64_t seed,
+                 uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
+void encode_double(Matrix<const double> values, Scales<double> scales, CodeSpec spec,
+                   uint64_t seed, uint64_t first_tile, uint8_t* codes, uint64_t* variance,
+                   double* row_variance);
+
+// Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
+// Row scales start at that tile too.
+void decode_float(const uint8_t* codes, size_t chunk_rows, size_t first_tile,
+                  Scales<float> scales, CodeSpec spec, Matrix<float> out);
+void decode_half(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<float> scales,
+                 CodeSpec spec, Matrix<float> out);
+void decode_double(const uint8_t* codes, size_t chunk_rows, size_t first_tile,
+                   Scales<double> scales, CodeSpec spec, Matrix<double> out);
+
+// One encoded chunk as the training kernels see it: tile t of the chunk is the dataset's tile
+// first_tile + t. `row_scale` is null for column scales.
+struct ChunkView {
+  const uint8_t* codes;
+  size_t rows;
+  const float* target;  // rows x outputs
+  const float* row_scale;
+  uint64_t first_tile;
+};
+
+struct TileRef {
+  uint32_t chunk, tile;
+};
+
+// Value of stored code z in column j of row i: row_scale[i] * (offset[j] + slope[j] z) - centre[j].
+struct Affine {
+  const float* offset;
+  const float* slope;
+  const float* centre;
+  size_t columns;
+  int stored_bits;
+};
+
+enum class Loss : int { kSquared = 0, kLogistic = 1 };
+
+struct SgdOptions {
+  Loss loss;
+  bool split;         // the paper's form: the two samples of a code sum drawn apart again
+  double ridge;       // multiplies variance[j] * model[j] * mean second derivative in the gradient
+  const float* variance;  // rounding variance of each column, of the value as read
+  const float* l2;        // strength of the L2 penalty of each column
+  bool fit_intercept;
+  size_t batch_tiles;
+  double step_first, step_last;  // step sizes of the first and of the last mini-batch
+  size_t average_from;           // mini-batches before this one do not enter the average
+  uint64_t seed;
+  uint32_t draw;  // which split of the samples this is (the epoch)
+};
+
+struct SgdState {
+  float* model;      // outputs x columns
+  float* intercept;  // outputs
+  double* model_sum;      // sums of the averaged iterates
+  double* intercept_sum;
+  size_t outputs;
+};
+
+struct SgdResult {
+  double loss_sum;  // over rows, each with the model before its mini-batch; rounding bias removed
+  size_t rows, averaged;
+};
+
+// Mini-batch SGD over `count` tiles in the given order.
+SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+              const SgdOptions& options, SgdState state);
+
+// Margins of the rows of the given tiles, one tile after the other: out is rows x outputs.
+void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+             const float* model, const float* intercept, size_t outputs, float* out);
+
+// Sum over rows of residual * value: out is outputs x columns; residuals are ordered as `margins`.
+void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+              const float* residuals, size_t outputs, double* out);
+
+}  // namespace zipml

@@ -1,0 +1,255 @@
+// The Python face of the native core: checks every size, then releases the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core.hpp"
+#include "layout.hpp"
+#include "philox.hpp"
+
+namespace nb = nanobind;
+using namespace zipml;
+
+namespace {
+
+template <class T>
+using Vec = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using MutVec = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Mat = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
+template <class T>
+using MutMat = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
+template <class T>
+using DenseMat = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using MutDenseMat = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+void require(bool ok, const char* what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+CodeSpec code_spec(int bits, int samples) {
+  require(bits >= 1 && bits <= 8, "bits must lie in 1..8");
+  require(samples == 1 || samples == 2, "samples must be 1 or 2");
+  return {bits, samples};
+}
+
+template <class T>
+Scales<T> make_scales(const std::optional<Vec<T>>& lower, const Vec<T>& upper, size_t rows,
+                      size_t columns) {
+  if (!lower) {
+    require(upper.shape(0) == rows, "one row scale for each row is needed");
+    return {nullptr, upper.data(), true};
+  }
+  require(lower->shape(0) == columns && upper.shape(0) == columns,
+          "one lower and one upper bound for each column is needed");
+  return {lower->data(), upper.data(), false};
+}
+
+template <class T>
+void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples,
+                   uint64_t seed, uint64_t first_tile, bool half, MutVec<uint8_t> codes,
+                   std::optional<MutVec<uint64_t>> variance,
+                   std::optional<MutVec<double>> row_variance) {
+  const CodeSpec spec = code_spec(bits, samples);
+  const size_t rows = values.shape(0), columns = values.shape(1);
+  const Matrix<const T> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
+  require(codes.shape(0) == codes_size(rows, columns, spec.stored_bits()),
+          "the code buffer has the wrong size");
+  require(!variance || variance->shape(0) == columns, "variance needs one entry a column");
+  require(!row_variance || row_variance->shape(0) == columns, "variance needs one entry a column");
+  uint64_t* var = variance ? variance->data() : nullptr;
+  double* row_var = row_variance ? row_variance->data() : nullptr;
+  uint8_t* out = codes.data();
+  nb::gil_scoped_release release;
+  if constexpr (sizeof(T) == 8) {
+    encode_double(m, scales, spec, seed, first_tile, out, var, row_var);
+  } else if (half) {
+    encode_half(m, scales, spec, seed, first_tile, out, var, row_var);
+  } else {
+    encode_float(m, scales, spec, seed, first_tile, out, var, row_var);
+  }
+}
+
+template <class T>
+void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
+                   std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
+                   MutMat<T> out) {
+  const CodeSpec spec = code_spec(bits, samples);
+  const size_t rows = out.shape(0), columns = out.shape(1);
+  require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
+          "the rows asked for lie outside of the chunk");
+  require(codes.shape(0) == codes_size(chunk_rows, columns, spec.stored_bits()),
+          "the code buffer has the wrong size");
+  const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
+  const Matrix<T> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
+  nb::gil_scoped_release release;
+  if constexpr (sizeof(T) == 8) {
+    decode_double(codes.data(), chunk_rows, first_tile, scales, spec, m);
+  } else if (half) {
+    decode_half(codes.data(), chunk_rows, first_tile, scales, spec, m);
+  } else {
+    decode_float(codes.data(), chunk_rows, first_tile, scales, spec, m);
+  }
+}
+
+// The chunks of a training call and the tiles to visit, checked against each other. The arrays are
+// held so that no buffer goes away while Python holds this object.
+class TileBatch {
+ public:
+  using Codes = std::vector<Vec<uint8_t>>;
+  using Targets = std::vector<DenseMat<float>>;
+  using RowScales = std::vector<std::optional<Vec<float>>>;
+
+  TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
+            DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
+            int stored_bits, size_t outputs)
+      : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
+        row_scales_(std::move(row_scales)), offset_(offset), slope_(slope), centre_(centre) {
+    const size_t columns = offset.shape(0);
+    require(slope.shape(0) == columns && centre.shape(0) == columns,
+            "offset, slope and centre need one entry a column");
+    require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
+    require(outputs >= 1, "there must be at least one output");
+    require(targets_.size() == codes_.size() && row_scales_.size() == codes_.size() &&
+                first_tiles.shape(0) == codes_.size(),
+            "every chunk needs its codes, targets, row scales and first tile");
+    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits};
+    chunks_.reserve(codes_.size());
+    for (size_t c = 0; c < codes_.size(); ++c) {
+      const size_t n = targets_[c].shape(0);
+      const auto& scales = row_scales_[c];
+      require(targets_[c].shape(1) == outputs, "the targets need one column an output");
+      require(codes_[c].shape(0) == codes_size(n, columns, stored_bits),
+              "a code buffer has the wrong size");
+      require(!scales || scales->shape(0) == n, "one row scale for each row is needed");
+      chunks_.push_back({codes_[c].data(), n, targets_[c].data(),
+                         scales ? scales->data() : nullptr, first_tiles.data()[c]});
+    }
+    require(refs.shape(1) == 2, "a tile is named by its chunk and its number there");
+    tiles_.reserve(refs.shape(0));
+    for (size_t t = 0; t < refs.shape(0); ++t) {
+      const TileRef ref{refs.data()[2 * t], refs.data()[2 * t + 1]};
+      require(ref.chunk < chunks_.size() && ref.tile < tile_count(chunks_[ref.chunk].rows),
+              "a tile lies outside of its chunk");
+      rows_ += rows_in_tile(chunks_[ref.chunk].rows, ref.tile);
+      tiles_.push_back(ref);
+    }
+  }
+
+  size_t rows() const { return rows_; }
+
+  void margins(DenseMat<float> model, Vec<float> intercept, MutDenseMat<float> out) const {
+    require_model(model.shape(0), model.shape(1), intercept.shape(0));
+    require(out.shape(0) == rows_ && out.shape(1) == outputs_, "margins are rows x outputs");
+    nb::gil_scoped_release release;
+    zipml::margins(chunks_.data(), tiles_.data(), tiles_.size(), affine_, model.data(),
+                   intercept.data(), outputs_, out.data());
+  }
+
+  void gradient(DenseMat<float> residuals, MutDenseMat<double> out) const {
+    require(residuals.shape(0) == rows_ && residuals.shape(1) == outputs_,
+            "residuals are rows x outputs");
+    require(out.shape(0) == outputs_ && out.shape(1) == affine_.columns,
+            "the gradient is outputs x columns");
+    nb::gil_scoped_release release;
+    zipml::gradient(chunks_.data(), tiles_.data(), tiles_.size(), affine_, residuals.data(),
+                    outputs_, out.data());
+  }
+
+  nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
+                MutVec<double> intercept_sum, const std::string& loss, bool split, double ridge,
+                Vec<float> variance, Vec<float> l2, bool fit_intercept, size_t batch_tiles,
+                double step_first, double step_last, size_t average_from, uint64_t seed,
+                uint32_t draw) const {
+    require_model(model.shape(0), model.shape(1), intercept.shape(0));
+    require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
+    require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
+    require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,
+            "variance and l2 need one entry a column");
+    require(batch_tiles >= 1, "a mini-batch is at least one tile");
+    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, ridge,
+                             variance.data(), l2.data(), fit_intercept, batch_tiles, step_first,
+                             step_last, average_from, seed, draw};
+    const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
+                         outputs_};
+    SgdResult result;
+    {
+      nb::gil_scoped_release release;
+      result = zipml::sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
+    }
+    return nb::make_tuple(result.loss_sum, result.rows, result.averaged);
+  }
+
+ private:
+  void require_model(size_t outputs, size_t columns, size_t intercepts) const {
+    require(outputs == outputs_ && columns == affine_.columns && intercepts == outputs_,
+            "the model is outputs x columns with one intercept an output");
+  }
+
+  size_t outputs_, rows_ = 0;
+  Codes codes_;
+  Targets targets_;
+  RowScales row_scales_;
+  Vec<float> offset_, slope_, centre_;
+  std::vector<ChunkView> chunks_;
+  std::vector<TileRef> tiles_;
+  Affine affine_{};
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Native core of zipml: quantise, pack, unpack and train on packed tiles.";
+
+  m.def("codes_size", [](size_t rows, size_t columns, int stored_bits) {
+    require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
+    return codes_size(rows, columns, stored_bits);
+  }, nb::arg("rows"), nb::arg("columns"), nb::arg("stored_bits"));
+
+  m.def("encode_f32", &encode_values<float>, nb::arg("values"), nb::arg("lower").none(),
+        nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
+        nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
+        nb::arg("row_variance").none());
+  m.def("encode_f64", &encode_values<double>, nb::arg("values"), nb::arg("lower").none(),
+        nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
+        nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
+        nb::arg("row_variance").none());
+  m.def("decode_f32", &decode_values<float>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+  m.def("decode_f64", &decode_values<double>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+
+  m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {
+    require(out.shape(0) == kTileRows, "a tile has 64 draws a column");
+    quantize_draws(PhiloxKey(seed), tile, column, out.data());
+  }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out"));
+
+  nb::class_<TileBatch>(m, "TileBatch",
+                        "Tiles of encoded chunks, to be visited in the given order.")
+      .def(nb::init<TileBatch::Codes, TileBatch::Targets, TileBatch::RowScales, Vec<uint64_t>,
+                    DenseMat<uint32_t>, Vec<float>, Vec<float>, Vec<float>, int, size_t>(),
+           nb::arg("codes"), nb::arg("targets"), nb::arg("row_scales"), nb::arg("first_tiles"),
+           nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
+           nb::arg("stored_bits"), nb::arg("outputs"))
+      .def_prop_ro("rows", &TileBatch::rows)
+      .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
+      .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
+      .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
+           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("ridge"),
+           nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"),
+           nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
+           nb::arg("draw"));
+}

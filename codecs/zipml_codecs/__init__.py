@@ -1,0 +1,24 @@
+"""The zipml chunk format: stochastic quantisation, packing, and the codecs that Zarr finds.
+
+Plain ``zarr``, ``xarray`` and ``dask.array`` read and write through the entry points, without
+importing this package. Import it to encode or decode chunks by hand. It needs numpy and its
+native core only; the two codec classes live in modules of their own, so that neither zarr nor
+numcodecs is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from .chunk import EncodedChunk, encode_chunk
+from .errors import ChunkError, ValueRefusedError
+from .header import ChunkHeader
+from .quantizer import TILE_ROWS, Quantizer
+
+__all__ = [
+    "TILE_ROWS",
+    "ChunkError",
+    "ChunkHeader",
+    "EncodedChunk",
+    "Quantizer",
+    "ValueRefusedError",
+    "encode_chunk",
+]

@@ -1,0 +1,378 @@
+"""One chunk of an array to encoded bytes and back: the face that both codecs share.
+
+This module finds the scales, refuses what cannot be quantised and lays out the bytes; the native
+core rounds, packs and unpacks. It knows nothing of Zarr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _native
+from .errors import ChunkError, ValueRefusedError
+from .header import ChunkHeader, matrix_shape
+from .quantizer import TILE_ROWS, Quantizer
+
+__all__ = ["EncodedChunk", "encode_chunk"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+def encode_chunk(
+    array: npt.ArrayLike,
+    quantizer: Quantizer,
+    *,
+    lower: FloatArray | None = None,
+    upper: FloatArray | None = None,
+    first_tile: int | None = None,
+    chunk_shape: tuple[int, ...] | None = None,
+    tail: float = 0.0,
+) -> bytearray:
+    """Quantise an array and pack it.
+
+    Parameters
+    ----------
+    array : array of float16, float32 or float64, any number of axes
+        The last axis holds the columns; a 1-D array is one column.
+    quantizer : Quantizer
+    lower, upper : (columns,) arrays, optional
+        Fixed bounds of the levels for ``scale="column"``; by default the smallest and largest
+        value of each column.
+    first_tile : int, optional
+        Global row of the first row, divided by 64: the draws then do not depend on chunking. By
+        default a hash of the values takes its place.
+    chunk_shape, tail : optional
+        Shape of the whole chunk where `array` is only its leading part, and the value of all
+        that lies outside. By default a tail of equal values that would widen the bounds (the
+        padding of edge chunks) is found and left out.
+
+    Returns
+    -------
+    bytearray
+        The encoded chunk (docs/format.md).
+
+    Raises
+    ------
+    TypeError
+        Not a float array.
+    ValueRefusedError
+        A value that is not finite, or that lies outside of the fixed bounds.
+    """
+    values = np.asanyarray(array)
+    if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
+        raise TypeError(
+            f"zipml.quantize stores float16, float32 and float64 arrays, got {values.dtype}"
+        )
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    shape = values.shape if chunk_shape is None else chunk_shape
+    box = native
+    if chunk_shape is None:
+        box, tail = _without_tail(native)
+    item_size = values.dtype.itemsize
+    matrix = np.asarray(box).reshape(matrix_shape(box.shape))
+    if item_size == 2:
+        matrix = matrix.astype(np.float32)
+    matrix, imputed = _refuse_or_impute(matrix, quantizer)
+    low, high = _bounds(matrix, quantizer, lower, upper)
+    if item_size == 2:
+        low, high = _as_halves(low, high, matrix)
+    if first_tile is None:
+        first_tile = _content_hash(matrix)
+    header = ChunkHeader(
+        quantizer=quantizer,
+        item_size=item_size,
+        shape=tuple(shape),
+        box=tuple(box.shape),
+        tail=float(tail),
+        first_tile=first_tile % 2**64,
+        imputed=imputed,
+        big_endian=values.dtype.byteorder == ">",
+        fortran=bool(values.flags.f_contiguous and not values.flags.c_contiguous),
+    )
+    return _encode_matrix(header, matrix, low, high)
+
+
+def _encode_matrix(
+    header: ChunkHeader, matrix: FloatArray, low: FloatArray | None, high: FloatArray
+) -> bytearray:
+    out = bytearray(header.total_size)
+    out[: header.tables_offset] = header.pack()
+    buffer = np.frombuffer(out, np.uint8)
+    tables = high if low is None else np.concatenate([low, high])
+    _write(buffer, header.tables_offset, tables)
+    by_row = header.quantizer.by_row
+    variance = np.zeros(header.columns, np.float64 if by_row else np.uint64)
+    if matrix.size:
+        encode = _native.encode_f64 if matrix.dtype == np.float64 else _native.encode_f32
+        encode(
+            values=matrix,
+            lower=low,
+            upper=high,
+            bits=header.quantizer.bits,
+            samples=header.quantizer.samples,
+            seed=header.quantizer.seed,
+            first_tile=header.first_tile,
+            half=header.item_size == 2,
+            codes=buffer[header.codes_offset :],
+            variance=None if by_row else variance,
+            row_variance=variance if by_row else None,
+        )
+    _write(buffer, header.variance_offset, variance)
+    return out
+
+
+def _write(buffer: npt.NDArray[np.uint8], offset: int, table: npt.NDArray[Any]) -> None:
+    raw = table.astype(table.dtype.newbyteorder("<"), copy=False).view(np.uint8)
+    buffer[offset : offset + raw.size] = raw
+
+
+def _without_tail(values: FloatArray) -> tuple[FloatArray, float]:
+    """Cut off trailing planes that are all equal to the last value, where that helps.
+
+    Zarr fills the part of an edge chunk that lies beyond the array with the fill value. Coded as
+    data it would widen the bounds, and NaN could not be coded at all. The tail is cut only if it
+    is NaN or lies outside of the bounds of the rest in some column: decoded values can then never
+    be mistaken for it, and encoding a decoded chunk finds the same box.
+    """
+    if values.size == 0 or values.ndim == 0:
+        return values, 0.0
+    tail = values[(-1,) * values.ndim]
+
+    def is_tail(part: FloatArray) -> npt.NDArray[np.bool_]:
+        return np.isnan(part) if np.isnan(tail) else part == tail
+
+    box = values
+    for axis in range(values.ndim):
+        others = tuple(a for a in range(values.ndim) if a != axis)
+        length = box.shape[axis]
+        last = np.take(box, [length - 1], axis=axis) if length else box
+        if length and is_tail(last).all():
+            keep = np.flatnonzero(~is_tail(box).all(axis=others))
+            length = int(keep[-1]) + 1 if keep.size else 0
+        box = box[(slice(None),) * axis + (slice(0, length),)]
+    if box.size == values.size:
+        return values, 0.0
+    if box.size == 0:
+        return values[(slice(0, 0),) * values.ndim], float(tail)
+    if np.isnan(tail):
+        return box, float(tail)
+    matrix = box.reshape(matrix_shape(box.shape))
+    outside = (tail < matrix.min(axis=0)) | (tail > matrix.max(axis=0))
+    # NaN among the rest makes no comparison true: such a chunk is refused or imputed later.
+    return (box, float(tail)) if outside.any() else (values, 0.0)
+
+
+def _refuse_or_impute(matrix: FloatArray, quantizer: Quantizer) -> tuple[FloatArray, int]:
+    # One cheap pass for the usual case: minimum and maximum propagate NaN and show infinities.
+    if not matrix.size or (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
+        return matrix, 0
+    bad = ~np.isfinite(matrix) if quantizer.nan == "error" else np.isinf(matrix)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        remedy = "" if np.isinf(matrix[row, column]) else ', or use nan="mean"'
+        raise ValueRefusedError(
+            f"the value at row {row}, column {column} is {matrix[row, column]}: "
+            f"only finite values can be quantised; remove or replace it{remedy}",
+            row=row,
+            column=column,
+        )
+    missing = np.isnan(matrix)
+    present = (~missing).sum(axis=0)
+    if not present.all():
+        column = int(np.flatnonzero(present == 0)[0])
+        raise ValueRefusedError(
+            f"column {column} holds nothing but NaN in this chunk: there is no mean to impute",
+            row=0,
+            column=column,
+        )
+    # A mean of means of two halves cannot overflow where a plain sum could.
+    half = np.where(missing, 0, matrix).astype(np.float64) / present
+    return np.where(missing, half.sum(axis=0), matrix).astype(matrix.dtype), int(missing.sum())
+
+
+def _bounds(
+    matrix: FloatArray,
+    quantizer: Quantizer,
+    lower: FloatArray | None,
+    upper: FloatArray | None,
+) -> tuple[FloatArray | None, FloatArray]:
+    dtype = matrix.dtype
+    rows, columns = matrix.shape
+    if quantizer.by_row:
+        if lower is not None or upper is not None:
+            raise ValueError("fixed bounds go with column scales only")
+        high = np.abs(matrix).max(axis=1) if columns else np.zeros(rows, dtype)
+        if quantizer.scale == "row-l2":
+            # Scaled by the largest entry, so that no square overflows or vanishes.
+            unit = np.where(high > 0, high, 1).astype(np.float64)
+            norm = unit * np.sqrt(np.square(matrix / unit[:, None]).sum(axis=1))
+            high = np.minimum(norm, np.finfo(dtype).max).astype(dtype)
+            high = np.maximum(high, np.abs(matrix).max(axis=1, initial=0))
+        return None, np.ascontiguousarray(high, dtype)
+    if lower is None or upper is None:
+        if not rows:
+            return np.zeros(columns, dtype), np.zeros(columns, dtype)
+        # Zeros of either sign are one level: without the sum, min and max would disagree on it.
+        return matrix.min(axis=0) + dtype.type(0), matrix.max(axis=0) + dtype.type(0)
+    low = np.ascontiguousarray(np.broadcast_to(lower, (columns,)), dtype)
+    high = np.ascontiguousarray(np.broadcast_to(upper, (columns,)), dtype)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        raise ValueError("fixed bounds must be finite, the lower not above the upper")
+    outside = (matrix.min(axis=0, initial=math.inf) < low) | (
+        matrix.max(axis=0, initial=-math.inf) > high
+    )
+    if outside.any():
+        column = int(np.flatnonzero(outside)[0])
+        beyond = (matrix[:, column] < low[column]) | (matrix[:, column] > high[column])
+        row = int(np.flatnonzero(beyond)[0])
+        raise ValueRefusedError(
+            f"the value at row {row}, column {column} is {matrix[row, column]}, outside of the "
+            f"bounds {low[column]} to {high[column]}",
+            row=row,
+            column=column,
+        )
+    return low, high
+
+
+def _as_halves(
+    low: FloatArray | None, high: FloatArray, matrix: FloatArray
+) -> tuple[FloatArray | None, FloatArray]:
+    """Make bounds that a float16 can hold, for levels must be values of the array's type."""
+    if low is None:
+        with np.errstate(over="ignore"):
+            rounded = np.minimum(high.astype(np.float16), np.finfo(np.float16).max)
+        return None, np.maximum(rounded.astype(np.float32), np.abs(matrix).max(axis=1, initial=0))
+    for bound in (low, high):
+        if (bound.astype(np.float16) != bound).any():
+            raise ValueError("fixed bounds of a float16 array must be float16 values")
+    return low, high
+
+
+def _content_hash(matrix: FloatArray) -> int:
+    """Stands for the global row where a codec does not know it (written through plain Zarr)."""
+    data = np.ascontiguousarray(matrix)
+    digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """A checked view of encoded bytes; nothing is copied or unpacked.
+
+    Attributes
+    ----------
+    header : ChunkHeader
+    lower : (columns,) array or None
+        Lower bounds; None for row scales.
+    upper : (columns,) or (rows,) array
+        Upper bounds, or the scale of each row.
+    variance_table : (columns,) uint64 or float64
+        Sums behind `variance`, as stored: exact integers for column scales.
+    codes : uint8 array
+        The packed codes.
+    """
+
+    header: ChunkHeader
+    lower: FloatArray | None
+    upper: FloatArray
+    variance_table: npt.NDArray[Any]
+    codes: npt.NDArray[np.uint8]
+
+    @classmethod
+    def parse(cls, data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> EncodedChunk:
+        """Check encoded bytes and view their parts.
+
+        Raises
+        ------
+        ChunkError
+            The bytes are not a whole, valid chunk.
+        """
+        view = memoryview(data).cast("B")
+        header = ChunkHeader.parse(view)
+        raw = np.frombuffer(view, np.uint8)
+        by_row = header.quantizer.by_row
+        dtype = np.dtype("<f8" if header.item_size == 8 else "<f4")
+        count = header.rows if by_row else 2 * header.columns
+        start = header.tables_offset
+        stored = raw[start : start + count * dtype.itemsize].tobytes()  # aligned copies
+        tables = np.frombuffer(stored, dtype)
+        start = header.variance_offset
+        variance = raw[start : start + 8 * header.columns].tobytes()
+        low = None if by_row else tables[: header.columns]
+        high = tables if by_row else tables[header.columns :]
+        ordered = (high >= 0).all() if low is None else (low <= high).all()
+        if not (np.isfinite(tables).all() and ordered):
+            raise ChunkError("the chunk's scales are not finite and in order")
+        return cls(
+            header=header,
+            lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
+            upper=high.astype(dtype.newbyteorder("="), copy=False),
+            variance_table=np.frombuffer(variance, "<f8" if by_row else "<u8"),
+            codes=raw[header.codes_offset :],
+        )
+
+    @property
+    def variance(self) -> npt.NDArray[np.float64]:
+        """Rounding variance of one sample of each column, averaged over the stored rows.
+
+        The mean of (right level - value) (value - left level), in squared units of the values.
+        """
+        rows = max(self.header.rows, 1)
+        if self.lower is None:
+            return np.asarray(self.variance_table, np.float64) / rows
+        step = (np.asarray(self.upper, np.float64) - self.lower) / self.header.quantizer.intervals
+        return self.variance_table / 2.0**32 / rows * step**2
+
+    def decode_rows(self, first_tile: int, rows: int) -> FloatArray:
+        """Decode `rows` stored rows from tile `first_tile` of the chunk on: (rows, columns)."""
+        header = self.header
+        out = np.empty((rows, header.columns), self.upper.dtype)
+        if out.size:
+            decode = _native.decode_f64 if header.item_size == 8 else _native.decode_f32
+            start = first_tile * TILE_ROWS
+            decode(
+                codes=self.codes,
+                chunk_rows=header.rows,
+                first_tile=first_tile,
+                lower=self.lower,
+                upper=self.upper if self.lower is not None else self.upper[start : start + rows],
+                bits=header.quantizer.bits,
+                samples=header.quantizer.samples,
+                half=header.item_size == 2,
+                out=out,
+            )
+        return out
+
+    def decode(self) -> FloatArray:
+        """Decode the whole chunk, in the shape, dtype and memory order that was encoded."""
+        header = self.header
+        matrix = self.decode_rows(0, header.rows)
+        dtype = np.dtype(f"f{header.item_size}").newbyteorder(">" if header.big_endian else "=")
+        order = "F" if header.fortran else "C"
+        box = matrix.reshape(header.box)
+        if header.box == header.shape:
+            return np.asarray(box, dtype=dtype, order=order)  # type: ignore[call-overload,no-any-return]
+        out = np.full(header.shape, header.tail, dtype, order=order)  # type: ignore[call-overload]
+        out[tuple(slice(0, n) for n in header.box)] = box
+        return out  # type: ignore[no-any-return]
+
+    def require_shape(self, shape: tuple[int, ...], item_size: int) -> None:
+        """Check that the chunk decodes to what its array declares.
+
+        Raises
+        ------
+        ChunkError
+            Another shape or precision: the chunk belongs to another array.
+        """
+        header = self.header
+        if header.shape != tuple(shape) or header.item_size != item_size:
+            raise ChunkError(
+                f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
+                f"declares {tuple(shape)} of float{8 * item_size}"
+            )

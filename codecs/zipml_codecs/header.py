@@ -1,0 +1,218 @@
+"""The fixed header of an encoded chunk: docs/format.md, section "Header".
+
+Parsing trusts nothing: every offset and size is recomputed from the shape and compared, so that a
+hostile header cannot make a reader look outside of its bytes or allocate more than the chunk.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+from . import _native
+from .errors import ChunkError
+from .quantizer import SCALES, Quantizer
+
+__all__ = ["MAGIC", "MAJOR", "ChunkHeader"]
+
+MAGIC = b"ZPML"
+MAJOR, MINOR = 1, 0
+_FIXED = struct.Struct("<4s10BHQQQdQQQQQ")
+_FLAG_BIG_ENDIAN, _FLAG_FORTRAN, _FLAG_NAN_MEAN = 1, 2, 4
+_KNOWN_FLAGS = 7
+_LAYOUT_PACKED, _LEVELS_UNIFORM = 0, 0
+_MAX_NDIM = 32
+ITEM_SIZES = (2, 4, 8)
+
+
+def _aligned(size: int, to: int) -> int:
+    return -(-size // to) * to
+
+
+@dataclass(frozen=True)
+class ChunkHeader:
+    """Everything about a chunk but its tables and codes.
+
+    Attributes
+    ----------
+    quantizer : Quantizer
+    item_size : int
+        Bytes of the decoded float: 2, 4 or 8.
+    shape, box : tuple of int
+        Shape of the chunk, and of its leading part whose values are stored; all values outside
+        of the box equal `tail`.
+    tail : float
+    first_tile : int
+        Counter of the first tile: the global row divided by 64 where it is known.
+    imputed : int
+        How many NaN were replaced by a mean.
+    big_endian, fortran : bool
+        Byte order and memory order of the array that was encoded; decoding restores them.
+    """
+
+    quantizer: Quantizer
+    item_size: int
+    shape: tuple[int, ...]
+    box: tuple[int, ...]
+    tail: float = 0.0
+    first_tile: int = 0
+    imputed: int = 0
+    big_endian: bool = False
+    fortran: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Stored rows: the product of all axes of the box but the last (1-D: its length)."""
+        return matrix_shape(self.box)[0]
+
+    @property
+    def columns(self) -> int:
+        """Stored columns: the last axis of the box (1-D: one)."""
+        return matrix_shape(self.box)[1]
+
+    @property
+    def tables_offset(self) -> int:
+        return _aligned(_FIXED.size + 16 * len(self.shape), 8)
+
+    @property
+    def variance_offset(self) -> int:
+        """Where the rounding variances start, after the scales or the bounds."""
+        scales = self.rows if self.quantizer.by_row else 2 * self.columns
+        return _aligned(self.tables_offset + max(self.item_size, 4) * scales, 8)
+
+    @property
+    def codes_offset(self) -> int:
+        return _aligned(self.variance_offset + 8 * self.columns, 64)
+
+    @property
+    def codes_size(self) -> int:
+        return _native.codes_size(self.rows, self.columns, self.quantizer.stored_bits)
+
+    @property
+    def total_size(self) -> int:
+        return self.codes_offset + self.codes_size
+
+    def pack(self) -> bytes:
+        """Return the header's bytes, up to the tables."""
+        q = self.quantizer
+        flags = (
+            (_FLAG_BIG_ENDIAN if self.big_endian else 0)
+            | (_FLAG_FORTRAN if self.fortran else 0)
+            | (_FLAG_NAN_MEAN if q.nan == "mean" else 0)
+        )
+        fixed = _FIXED.pack(
+            MAGIC,
+            MAJOR,
+            MINOR,
+            q.bits,
+            q.samples,
+            _LAYOUT_PACKED,
+            _LEVELS_UNIFORM,
+            SCALES.index(q.scale),
+            self.item_size,
+            len(self.shape),
+            flags,
+            0,
+            q.seed,
+            self.first_tile % 2**64,
+            self.imputed,
+            self.tail,
+            self.rows,
+            self.columns,
+            self.tables_offset,
+            self.codes_offset,
+            self.total_size,
+        )
+        axes = struct.pack(f"<{2 * len(self.shape)}Q", *self.shape, *self.box)
+        return (fixed + axes).ljust(self.tables_offset, b"\0")
+
+    @classmethod
+    def parse(cls, data: memoryview) -> ChunkHeader:
+        """Read and check a header; `data` is the whole chunk.
+
+        Raises
+        ------
+        ChunkError
+            Not a chunk of ours, of a newer format, truncated, or inconsistent.
+        """
+        if len(data) < _FIXED.size:
+            raise ChunkError(
+                f"{len(data)} bytes are too few for a zipml chunk (header: {_FIXED.size} bytes)"
+            )
+        (
+            magic, major, _minor, bits, samples, layout, levels, scale, item_size, ndim, flags,
+            _reserved, seed, first_tile, imputed, tail, rows, columns, tables, codes, total,
+        ) = _FIXED.unpack_from(data)  # fmt: skip
+        if magic != MAGIC:
+            raise ChunkError(f"the bytes start with {magic!r} and not with {MAGIC!r}: no zipml chunk")
+        if major != MAJOR:
+            raise ChunkError(
+                f"the chunk has format version {major}, this reader knows {MAJOR}: update zipml-ooc"
+            )
+        if layout != _LAYOUT_PACKED or levels != _LEVELS_UNIFORM or flags & ~_KNOWN_FLAGS:
+            raise ChunkError(
+                f"the chunk uses a feature that this reader does not know (layout {layout}, "
+                f"levels {levels}, flags {flags}): update zipml-ooc"
+            )
+        if item_size not in ITEM_SIZES or ndim > _MAX_NDIM or scale >= len(SCALES):
+            raise ChunkError(
+                f"impossible header: item size {item_size}, {ndim} axes, scale number {scale}"
+            )
+        if len(data) < _FIXED.size + 16 * ndim:
+            raise ChunkError("the chunk ends inside of its header")
+        axes = struct.unpack_from(f"<{2 * ndim}Q", data, _FIXED.size)
+        try:
+            quantizer = Quantizer(
+                bits=bits,
+                samples=samples,
+                scale=SCALES[scale],
+                seed=seed,
+                nan="mean" if flags & _FLAG_NAN_MEAN else "error",
+            )
+        except ValueError as error:
+            raise ChunkError(f"impossible header: {error}") from error
+        header = cls(
+            quantizer=quantizer,
+            item_size=item_size,
+            shape=axes[:ndim],
+            box=axes[ndim:],
+            tail=tail,
+            first_tile=first_tile,
+            imputed=imputed,
+            big_endian=bool(flags & _FLAG_BIG_ENDIAN),
+            fortran=bool(flags & _FLAG_FORTRAN),
+        )
+        header._check_sizes((rows, columns, tables, codes, total), len(data))
+        return header
+
+    def _check_sizes(self, stated: tuple[int, ...], available: int) -> None:
+        if any(b > s for b, s in zip(self.box, self.shape, strict=True)):
+            raise ChunkError(f"impossible header: box {self.box} exceeds shape {self.shape}")
+        # Eight values a byte is the densest that a chunk can be: bounds every product below.
+        if math.prod(self.box) > 8 * available:
+            raise ChunkError(
+                f"the header claims {math.prod(self.box)} values, too many for {available} bytes"
+            )
+        expected = (
+            self.rows, self.columns, self.tables_offset, self.codes_offset, self.total_size
+        )  # fmt: skip
+        if stated != expected:
+            raise ChunkError(
+                f"impossible header: sizes and offsets {stated} do not follow from the shape, "
+                f"which gives {expected}"
+            )
+        if available != self.total_size:
+            raise ChunkError(
+                f"the chunk has {available} bytes and should have {self.total_size}: "
+                + ("truncated" if available < self.total_size else "bytes follow its end")
+            )
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of an array: the last axis holds the columns, a vector is one column."""
+    if not shape:
+        return 1, 1
+    if len(shape) == 1:
+        return shape[0], 1
+    return math.prod(shape[:-1]), shape[-1]
