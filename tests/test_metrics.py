@@ -48,7 +48,7 @@ def streamed(make, first, second, cuts):
 
 
 @given(regressions())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_regression_scores_equal_scikit_learn_for_any_cut(case):
     target, prediction, cuts = case
     result = streamed(lambda: RegressionMetrics(target.shape[1]), target, prediction, cuts)
@@ -131,7 +131,7 @@ def classifications(draw):
 
 @given(classifications())
 @example((np.array([0, 1, 0, 1]), np.array([0.0, -0.0, 1.0, 1.0]), [2]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_classification_scores_equal_scikit_learn_for_any_cut(case):
     labels, margins, cuts = case
     result = streamed(ClassificationMetrics, labels, margins, cuts)

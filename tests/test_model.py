@@ -278,7 +278,7 @@ def models(draw):
 
 
 @given(models())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_model_comes_back_equal_and_with_equal_bytes(model):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "m.zipml")
@@ -317,7 +317,7 @@ def test_every_truncation_is_refused_with_the_path(saved):
         assert str(saved) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+@pytest.mark.parametrize("mask", [0x01, 0xFF])
 def test_a_flipped_byte_is_refused_or_harmless(saved, mask):
     data, model = saved.read_bytes(), load_model(saved)
     refused = 0
