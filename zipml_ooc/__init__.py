@@ -1,0 +1,54 @@
+"""zipml-ooc: compress datasets larger than memory to low-precision Zarr, and train on the codes.
+
+The calls behind the command line: `compress`, `open_dataset`, `train`, `load_model`. Everything is
+loaded on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "CompressOptions": "compress",
+    "DataError": "errors",
+    "Dataset": "dataset",
+    "LinearModel": "model",
+    "SourceOptions": "sources",
+    "TrainOptions": "training",
+    "TrainResult": "training",
+    "UsageError": "errors",
+    "ZipmlError": "errors",
+    "compress": "compress",
+    "describe": "describe",
+    "evaluate": "scoring",
+    "load_model": "model",
+    "open_dataset": "dataset",
+    "predict": "scoring",
+    "synth": "synth",
+    "train": "training",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+if TYPE_CHECKING:
+    from .compress import CompressOptions, compress
+    from .dataset import Dataset, open_dataset
+    from .describe import describe
+    from .errors import DataError, UsageError, ZipmlError
+    from .model import LinearModel, load_model
+    from .scoring import evaluate, predict
+    from .sources import SourceOptions
+    from .synth import synth
+    from .training import TrainOptions, TrainResult, train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A module and the function in it may share a name (compress, synth): the function wins.
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
