@@ -184,8 +184,8 @@ def _numbers(column: Any, name: str, block: Block) -> npt.NDArray[np.float64]:
     if not pa.types.is_floating(column.type):
         value = column[0].as_py() if len(column) else None
         raise DataError(
-            f"row {block.first_row}, column {name!r}: {value!r} is text, but this column is "
-            "numeric; correct the data"
+            f"{_place(block, 0, name)}: {value!r} is text, but this column is numeric; "
+            "correct the data"
         )
     values: npt.NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
     return values
@@ -207,8 +207,8 @@ def _codes(
     if codes.null_count:
         row = int(np.flatnonzero(codes.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(
-            f"row {block.first_row + row}, column {name!r}: the category {text[row].as_py()!r} "
-            f"is unknown; known are {name_list(categories)}; remove the row, or fit again with it"
+            f"{_place(block, row, name)}: the category {text[row].as_py()!r} is unknown; "
+            f"known are {name_list(categories)}; remove the row, or fit again with it"
         )
     positions: npt.NDArray[np.int64] = codes.to_numpy(zero_copy_only=False)
     return positions
@@ -217,6 +217,10 @@ def _codes(
 def _refuse_first_null(column: Any, name: str, block: Block) -> None:
     row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
     raise DataError(
-        f"row {block.first_row + row}, column {name!r}: the category is missing (empty); "
+        f"{_place(block, row, name)}: the category is missing (empty); "
         "give it a value or remove the row"
     )
+
+
+def _place(block: Block, row: int, column: str) -> str:
+    return f"row {block.first_row + row} (counted from 0), column {column!r}"

@@ -78,24 +78,30 @@ def test_a_missing_category_names_row_and_column(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("a,t\n1,x\n2,y\n3,\n")
     source = open_source([str(path)])
-    with pytest.raises(DataError, match="row 2, column 't': the category is missing"):
+    with pytest.raises(
+        DataError, match=r"row 2 \(counted from 0\), column 't': the category is missing"
+    ):
         FeatureEncoder.fit(source, "one-hot", 2)
     encoder = FeatureEncoder(("a", "t"), {"t": ("x", "y")})
     blocks = source.blocks(2)
     encoder.transform(next(blocks))
-    with pytest.raises(DataError, match="row 2, column 't': the category is missing"):
+    with pytest.raises(
+        DataError, match=r"row 2 \(counted from 0\), column 't': the category is missing"
+    ):
         encoder.transform(next(blocks))
 
 
 def test_an_unknown_category_names_row_column_and_value():
     encoder = FeatureEncoder(("t",), {"t": ("x", "y")})
-    with pytest.raises(DataError, match="row 101, column 't': the category 'z' is unknown") as e:
+    with pytest.raises(
+        DataError, match=r"row 101 \(counted from 0\), column 't': the category 'z' is unknown"
+    ) as e:
         encoder.transform(block_of(100, t=text("x", "z")))
     assert "known are 'x', 'y'" in str(e.value)
 
 
 def test_text_where_a_number_belongs_is_refused():
-    with pytest.raises(DataError, match="row 100, column 'a': 'x' is text"):
+    with pytest.raises(DataError, match=r"row 100 \(counted from 0\), column 'a': 'x' is text"):
         FeatureEncoder(("a",)).transform(block_of(100, a=text("x")))
     with pytest.raises(DataError, match="missing from the block: 'a'"):
         FeatureEncoder(("a",)).transform(block_of(b=text("x")))

@@ -150,6 +150,12 @@ def test_bytes_labels_are_decoded(tmp_path):
     assert read_all(open_source([str(path)]), 3)[1].tolist() == ["a", "b", "a", "é"]
 
 
+def test_labels_in_another_encoding_are_refused(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, X=X, y=np.array([b"a", b"b", b"a", b"\xff"]))
+    assert "not UTF-8" in refuse(DataError, str(path))
+
+
 def test_several_outputs_and_a_single_column_of_one(container):
     source = open_source([container("two", X=X, y=X[:, :2].astype("i4"))])
     assert source.targets == ("y0", "y1")

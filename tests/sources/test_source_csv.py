@@ -78,7 +78,9 @@ def test_tab_and_other_delimiters(csv):
         (csv(gzip.compress(b"a\tb\n1\t2\n"), "d.tsv.gz"), SourceOptions()),
     ]:
         np.testing.assert_array_equal(read_all(open_source([path], options), 1)[0], [[1, 2]])
-    assert "one character, not 'ab'" in refuse(UsageError, csv("a,b\n1,2\n"), delimiter="ab")
+    for delimiter in ("ab", "", "é", "\n", '"'):
+        message = refuse(UsageError, csv("a,b\n1,2\n"), delimiter=delimiter)
+        assert f"must be one ASCII character, not {delimiter!r}" in message
 
 
 def test_without_header_the_columns_are_numbered(csv):
@@ -134,6 +136,23 @@ def test_bytes_that_are_not_utf8_are_refused(csv, small_blocks):
     assert "'b' (binary)" in refuse(DataError, csv(b"a,b\n1,\xff\xfe\n"))
     late = refuse(DataError, csv(b"a,b\n" + b"1,x\n" * 100 + b"1,\xff\xfe\n"))
     assert "row 102 (the header is row 1), column 'b': the text is not UTF-8" in late
+
+
+def test_other_encodings_are_recognised(csv):
+    message = refuse(DataError, csv("größe,b\n1,2\n".encode("latin-1")))
+    assert "not UTF-8" in message
+    message = refuse(DataError, csv("a,b\n1,2\n".encode("utf-16")))
+    assert "looks like UTF-16" in message
+
+
+def test_memory_does_not_grow_with_the_file(csv, monkeypatch):
+    import pyarrow as pa
+
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1 << 16)
+    source = open_source([csv("a,b\n" + "1.25,2.5\n" * 1_000_000)])
+    before = pa.total_allocated_bytes()
+    peak = max(pa.total_allocated_bytes() for _ in source.blocks(1000))
+    assert peak - before < 6 << 20  # all columns take 16 MB
 
 
 def test_a_header_of_numbers_suggests_header_false(csv):

@@ -26,6 +26,7 @@ from zipml_ooc.sources.base import (
     no_rows,
     plan_columns,
     position_names,
+    reading,
     rebatch,
 )
 
@@ -104,6 +105,7 @@ class ArraySource:
         for file in files:
             _check(file, files[0], options)
         self._files = files
+        self._y_name = options.y_name
         self.paths = tuple(file.file.path for file in files)
         if not any(file.rows for file in files):
             raise no_rows(self.paths)
@@ -148,7 +150,8 @@ class ArraySource:
             features = _concatenate([_take(m, self._layout.features) for m in matrices])
             target: Array | None = None
             if held[0].y is not None:
-                target = _concatenate([_target_values(p.y) for p in held if p.y is not None])
+                with reading(name_list(self.paths), f"text labels in {self._y_name!r}"):
+                    target = _concatenate([_target_values(p.y) for p in held if p.y is not None])
             elif self._layout.targets:
                 target = _concatenate(
                     [_target_values(_take(m, self._layout.targets)) for m in matrices]

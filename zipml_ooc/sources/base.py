@@ -284,6 +284,10 @@ def reading(place: str, kind: str) -> Iterator[None]:
         raise
     except (FileNotFoundError, PermissionError) as error:
         raise UsageError(f"{place}: cannot be opened: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: holds text that is not UTF-8 ({error}); convert it to UTF-8"
+        ) from error
     except Exception as error:  # the readers' exceptions share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{place}: cannot be read as {kind}: {reason}") from error

@@ -44,8 +44,14 @@ class CsvReader:
     """The `TableReader` of CSV files with equal columns."""
 
     def __init__(self, files: Sequence[SourceFile], options: SourceOptions) -> None:
-        if options.delimiter is not None and len(options.delimiter) != 1:
-            raise UsageError(f"the delimiter must be one character, not {options.delimiter!r}")
+        delimiter = options.delimiter
+        if delimiter is not None and (
+            len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'
+        ):
+            raise UsageError(
+                f"the delimiter must be one ASCII character, not {delimiter!r}, "
+                "and neither a quote nor a line end"
+            )
         self.files = files
         self.named = options.header
         self._options = options
@@ -55,10 +61,12 @@ class CsvReader:
         types: dict[str, Any] = {}
         for file in files:
             schema, has_rows = self._first_block(file)
-            self._check_names(schema.names, file)
+            with reading(file.path, "CSV"):
+                names = tuple(schema.names)  # decoded only here
+            self._check_names(names, file)
             if not self.names:
-                self.names = tuple(schema.names)
-            check_same_columns(schema.names, self.names, place=file.path, first_place=files[0].path)
+                self.names = names
+            check_same_columns(names, self.names, place=file.path, first_place=files[0].path)
             if has_rows and not types:
                 types = {field.name: field.type for field in schema}
         if not types:
@@ -259,6 +267,11 @@ class CsvReader:
         if match := _BAD_ROW.search(message):
             row, expected, got, text = match.groups()
             where = f"row {row}{header}" if row else "a row"
+            if "\0" in text:
+                return DataError(
+                    f"{file.path}: {where} holds zero bytes; the file looks like UTF-16: "
+                    "convert it to UTF-8"
+                )
             return DataError(
                 f"{file.path}: {where} has {got} fields where {expected} are expected: "
                 f"{text[:80]!r}; check the delimiter and the quotes"
