@@ -1,0 +1,303 @@
+"""Training: epochs of rounds of replicas, as Dask graphs over windows of encoded tiles."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..dataset import Dataset, open_dataset
+from ..errors import ZipmlError
+from ..model import LinearModel
+from .options import TrainOptions
+from .plan import Plan, make_plan
+from .problem import F64, Problem, make_problem, resolve_sampling
+from .runner import Runner, open_runner
+from .spectrum import Spectrum, measure, sample_windows, shrinkage, step_size
+from .tasks import Schedule, Score, State, advance, initial_state, merge, score, total
+
+__all__ = ["EpochRecord", "TrainResult", "TrainingError", "train"]
+
+# A loss this many times that of the zero model means that the iteration has left for good.
+_DIVERGED = 4.0
+_RESTARTS = 6
+
+
+class TrainingError(ZipmlError):
+    """Training did not get anywhere; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did; losses are those of the target's own units.
+
+    `loss` is the mean loss of a row with the model as it was before the row's mini-batch;
+    `validation_loss` that of the averaged model on the held-out rows. Both have the rounding
+    bias taken out, so that they estimate the loss on the unquantised data.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+    bytes_read: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : LinearModel
+    epochs : tuple of EpochRecord
+    loss : float
+        Mean loss of the training rows under the final model.
+    validation_loss : float or None
+    seconds : float
+    """
+
+    model: LinearModel
+    epochs: tuple[EpochRecord, ...]
+    loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+Progress = Callable[[EpochRecord, int], None]
+"""Called as progress(epoch record, epochs in all) after each epoch."""
+
+
+def train(
+    dataset: Dataset | str | os.PathLike[str],
+    options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
+    *,
+    threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a linear model on a compressed dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset or path
+    options : TrainOptions
+    threads, workers, scheduler
+        Where to compute, see `zipml_ooc.training.runner.open_runner`. The model does not depend
+        on it: it is the same bit for bit.
+    progress : callable, optional
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    UsageError
+        Options that do not fit the dataset.
+    DataError
+        A chunk is missing or damaged.
+    TrainingError
+        The iteration diverged with the step size that was asked for.
+
+    Examples
+    --------
+    >>> from zipml_ooc import TrainOptions, train
+    >>> result = train("cadata.zarr", TrainOptions(l2=1e-4))  # doctest: +SKIP
+    >>> result.model.save("cadata.zipml")  # doctest: +SKIP
+    """
+    opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    problem = make_problem(opened.spec, options)
+    plan = make_plan(opened.spec, options)
+    with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
+        return _Run(opened, options, problem, plan, runner).train(progress)
+
+
+class _Run:
+    """One call of `train`: what all its steps share."""
+
+    def __init__(
+        self, dataset: Dataset, options: TrainOptions, problem: Problem, plan: Plan, runner: Runner
+    ) -> None:
+        self._dataset, self._options = dataset, options
+        self._problem, self._plan, self._runner = problem, plan, runner
+        self._path = str(dataset.path.absolute())
+
+    def train(self, progress: Progress | None) -> TrainResult:
+        began = time.perf_counter()
+        schedule = self._schedule()
+        for _ in range(_RESTARTS):
+            outcome = self._epochs(schedule, progress)
+            if outcome is not None:
+                break
+            if self._options.step_size is not None:
+                raise TrainingError(
+                    f"training diverged with step size {schedule.step_size:g}: use a smaller one, "
+                    "or leave it out to have it chosen"
+                )
+            schedule = replace(schedule, step_size=schedule.step_size / 4)
+        else:
+            raise TrainingError(
+                f"training diverged down to step size {schedule.step_size:g}: try --sampling naive, "
+                "more bits, or an l2 penalty"
+            )
+        estimate, records, best = outcome
+        final = self._score(*estimate, held_out=False)
+        seconds = time.perf_counter() - began
+        loss = self._mean_loss(final.loss_sum, final.rows)
+        return TrainResult(
+            model=self._model(estimate, schedule, records, loss),
+            epochs=tuple(records),
+            loss=loss,
+            validation_loss=best,
+            seconds=seconds,
+        )
+
+    def _schedule(self) -> Schedule:
+        options = self._options
+        step, kept = options.step_size, options.shrinkage
+        if step is None or (kept is None and self._problem.corrected):
+            spectrum = self._spectrum()
+            step = step or step_size(spectrum, self._problem, options.batch_tiles)
+            kept = shrinkage(spectrum, self._problem) if kept is None else kept
+        kept = kept or 0.0
+        return Schedule(step_size=step, shrinkage=kept, average=options.average)
+
+    def _spectrum(self) -> Spectrum:
+        from dask import delayed
+
+        windows, tiles = sample_windows(self._plan, self._problem)
+        parts = [
+            delayed(measure)(
+                self._path, self._problem, self._plan, window, tiles,
+                dask_key_name=f"spectrum-window{window}",
+            )
+            for window in windows
+        ]  # fmt: skip
+        return self._runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
+
+    def _epochs(
+        self, schedule: Schedule, progress: Progress | None
+    ) -> tuple[tuple[F64, F64], list[EpochRecord], float | None] | None:
+        """Run all epochs; None if the iteration diverged."""
+        state = initial_state(self._problem)
+        records: list[EpochRecord] = []
+        kept: tuple[F64, F64] | None = None
+        best, waited = math.inf, 0
+        for epoch in range(self._plan.epochs):
+            began = time.perf_counter()
+            state = self._epoch(epoch, schedule, state.without_counts())
+            loss = self._mean_loss(state.loss_sum, state.rows)
+            if not self._sound(state):
+                return None
+            estimate = state.estimate()
+            held_out = self._score(*estimate, held_out=True) if self._plan.held_out else None
+            validation = held_out and self._mean_loss(held_out.loss_sum, held_out.rows)
+            records.append(
+                EpochRecord(
+                    epoch=epoch + 1,
+                    loss=loss,
+                    validation_loss=validation,
+                    seconds=time.perf_counter() - began,
+                    bytes_read=state.bytes_read + (held_out.bytes_read if held_out else 0),
+                )
+            )
+            if progress is not None:
+                progress(records[-1], self._plan.epochs)
+            if validation is None or validation < best:
+                best, kept, waited = validation or math.inf, estimate, 0
+            else:
+                waited += 1
+            if self._options.patience is None:
+                kept = estimate
+            elif waited >= self._options.patience:
+                break
+        assert kept is not None
+        last = records[-1].validation_loss
+        return kept, records, best if self._options.patience is not None else last
+
+    def _epoch(self, epoch: int, schedule: Schedule, state: State) -> State:
+        from dask import delayed
+
+        task = delayed(advance)
+        fit = (self._options.fit_intercept, self._options.batch_tiles)
+        value: Any = state
+        for number, steps in enumerate(self._plan.rounds(epoch)):
+            ends = [
+                task(
+                    self._path, self._problem, self._plan, schedule, fit, step, value,
+                    dask_key_name=f"advance-epoch{epoch}-window{step.window}",
+                )
+                for step in steps
+            ]  # fmt: skip
+            value = delayed(merge)(value, ends, dask_key_name=f"merge-epoch{epoch}-round{number}")
+        return self._runner.compute(value)  # type: ignore[no-any-return]
+
+    def _score(self, model: F64, intercept: F64, *, held_out: bool) -> Score:
+        from dask import delayed
+
+        name = "validate" if held_out else "evaluate"
+        parts = [
+            delayed(score)(
+                self._path, self._problem, self._plan, window, model, intercept, held_out=held_out,
+                dask_key_name=f"{name}-window{window}",
+            )
+            for window in range(self._plan.windows)
+        ]  # fmt: skip
+        return self._runner.compute(delayed(total)(parts, dask_key_name=f"{name}-total"))  # type: ignore[no-any-return]
+
+    def _mean_loss(self, loss_sum: float, rows: int) -> float:
+        return loss_sum / max(rows, 1) * self._problem.loss_unit
+
+    def _sound(self, state: State) -> bool:
+        at_zero = 0.5 * self._problem.outputs if self._problem.loss == "squared" else math.log(2.0)
+        mean = state.loss_sum / max(state.rows, 1)
+        finite = np.isfinite(state.model).all() and np.isfinite(state.intercept).all()
+        return bool(finite) and math.isfinite(mean) and mean <= _DIVERGED * at_zero
+
+    def _model(
+        self, estimate: tuple[F64, F64], schedule: Schedule, records: list[EpochRecord], loss: float
+    ) -> LinearModel:
+        spec, options = self._dataset.spec, self._options
+        coef, intercept = self._problem.to_model(*estimate)
+        record = {
+            "options": options.to_dict(),
+            "sampling": resolve_sampling(spec, options),
+            "step_size": schedule.step_size,
+            "shrinkage": schedule.shrinkage if self._problem.corrected else None,
+            "replicas": self._plan.replicas,
+            "rows": spec.rows,
+            "bits": spec.quantizer.bits,
+            "samples": spec.quantizer.samples,
+            "loss": loss,
+            # Times are left out, so that equal runs give equal files.
+            "epochs": [
+                {k: v for k, v in asdict(r).items() if k != "seconds"} for r in records
+            ],
+            "source": dict(spec.source),
+        }
+        return LinearModel(
+            loss=self._problem.loss,
+            coef=coef,
+            intercept=intercept,
+            columns=spec.columns,
+            mean=spec.mean,
+            scale=spec.scale,
+            targets=spec.targets,
+            classes=spec.classes,
+            encoder=dict(spec.encoder),
+            record=record,
+        )
+
+
+def _sum(parts: list[Spectrum]) -> Spectrum:
+    out = parts[0]
+    for part in parts[1:]:
+        out = out + part
+    return out

@@ -1,0 +1,164 @@
+"""Which rows are visited when: a function of the dataset, the options and the seed alone.
+
+The unit of order is the tile (64 rows, counted through the whole dataset) and the unit of work is
+the window, a fixed run of tiles. Neither knows of chunks, workers or threads, and so neither does
+the trained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zipml_codecs import TILE_ROWS
+from zipml_codecs.rng import Purpose, uniforms
+
+from ..dataset import DatasetSpec
+from ..errors import UsageError
+from .options import TrainOptions
+
+__all__ = ["Plan", "Step", "make_plan"]
+
+U64 = npt.NDArray[np.uint64]
+
+_WINDOW_VALUES = 1 << 23
+_MIN_WINDOW_TILES, _MAX_WINDOW_TILES = 64, 4096
+_MAX_REPLICAS = 8
+_WINDOWS_PER_REPLICA = 4
+_MINI_BATCHES, _MIN_EPOCHS, _MAX_EPOCHS = 20_000, 5, 200
+_ALL_HASHES = 2**64
+# Draw numbers of the order of windows, apart from those of the tiles inside (the epochs).
+_WINDOW_DRAWS = 1 << 31
+
+
+@dataclass(frozen=True)
+class Step:
+    """One window for one replica: what a task needs to know."""
+
+    epoch: int
+    window: int
+    first: float
+    last: float
+    """Parts of the whole run that are done before and after this window, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of a training run.
+
+    Attributes
+    ----------
+    tiles : int
+        Tiles of the dataset.
+    window_tiles : int
+        Tiles of a window, but for the last.
+    replicas : int
+        Copies of the model that advance side by side and are averaged after each round.
+    held_out : int
+        A tile whose 64-bit hash is below this is held out for validation.
+    validation_tiles : int
+        How many these are.
+    epochs : int
+    seed : int
+    """
+
+    tiles: int
+    window_tiles: int
+    replicas: int
+    held_out: int
+    validation_tiles: int
+    epochs: int
+    seed: int
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return -(-self.tiles // self.window_tiles)
+
+    def window_range(self, window: int) -> range:
+        """Tiles of a window."""
+        start = window * self.window_tiles
+        return range(start, min(start + self.window_tiles, self.tiles))
+
+    def training_tiles(self, window: int, epoch: int) -> npt.NDArray[np.int64]:
+        """Tiles of a window to train on, in the order of an epoch."""
+        tiles = self._select(window, held_out=False)
+        keys = uniforms(self.seed, Purpose.ORDER, epoch, tiles)
+        return tiles[np.argsort(keys, kind="stable")]
+
+    def held_out_tiles(self, window: int) -> npt.NDArray[np.int64]:
+        """Tiles of a window that are held out."""
+        return self._select(window, held_out=True)
+
+    def kept_tiles(self, window: int) -> npt.NDArray[np.int64]:
+        """Tiles of a window to train on, in the order of the dataset."""
+        return self._select(window, held_out=False)
+
+    def _select(self, window: int, *, held_out: bool) -> npt.NDArray[np.int64]:
+        tiles = np.array(self.window_range(window), np.int64)
+        if not self.held_out:
+            return tiles[:0] if held_out else tiles
+        hashes = uniforms(self.seed, Purpose.VALIDATION, 0, tiles)
+        mask = hashes < np.uint64(self.held_out)
+        return tiles[mask] if held_out else tiles[~mask]
+
+    def window_order(self, draw: int) -> list[int]:
+        """All windows, shuffled."""
+        keys = uniforms(self.seed, Purpose.ORDER, _WINDOW_DRAWS + draw, np.arange(self.windows))
+        return [int(w) for w in np.argsort(keys, kind="stable")]
+
+    def rounds(self, epoch: int) -> Iterator[list[Step]]:
+        """The windows of an epoch, in rounds of one for each replica."""
+        order = self.window_order(epoch)
+        whole = self.epochs * self.windows
+        for start in range(0, len(order), self.replicas):
+            group = order[start : start + self.replicas]
+            done = epoch * self.windows + start
+            first, last = done / whole, (done + len(group)) / whole
+            yield [Step(epoch, window, first, last) for window in group]
+
+
+def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:
+    """Lay out a run.
+
+    Raises
+    ------
+    UsageError
+        Holding out rows leaves none to train on, or none to validate with.
+    """
+    columns = max(len(spec.columns), 1)
+    fitting = _WINDOW_VALUES // (columns * TILE_ROWS)
+    window_tiles = min(max(_MIN_WINDOW_TILES, _power_of_two(fitting)), _MAX_WINDOW_TILES)
+    windows = -(-spec.tiles // window_tiles)
+    held_out, count = _validation_threshold(spec.tiles, options)
+    batches = -(-(spec.tiles - count) // options.batch_tiles)
+    epochs = options.epochs or min(max(-(-_MINI_BATCHES // batches), _MIN_EPOCHS), _MAX_EPOCHS)
+    return Plan(
+        tiles=spec.tiles,
+        window_tiles=window_tiles,
+        replicas=min(max(1, windows // _WINDOWS_PER_REPLICA), _MAX_REPLICAS),
+        held_out=held_out,
+        validation_tiles=count,
+        epochs=epochs,
+        seed=options.seed,
+    )
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number.bit_length() - 1) if number > 0 else 0
+
+
+def _validation_threshold(tiles: int, options: TrainOptions) -> tuple[int, int]:
+    if options.validation == 0:
+        return 0, 0
+    count = max(1, round(options.validation * tiles))
+    if count >= tiles:
+        raise UsageError(
+            f"validation {options.validation} of {tiles} tile(s) of {TILE_ROWS} rows leaves "
+            "nothing to train on: hold out less"
+        )
+    hashes = uniforms(options.seed, Purpose.VALIDATION, 0, np.arange(tiles))
+    return int(np.partition(hashes, count)[count]), count

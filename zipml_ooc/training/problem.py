@@ -1,0 +1,223 @@
+"""The training problem in well-scaled coordinates, and its tiles as the kernels take them.
+
+Training sees columns of mean zero and variance one, and a target of variance one, however the
+dataset stores them: the change of coordinates is affine and is folded into the map from code to
+value that the kernels apply anyway. `to_model` folds it out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zipml_codecs import TILE_ROWS, EncodedChunk
+from zipml_codecs._native import TileBatch
+
+from ..dataset import Dataset, DatasetSpec
+from ..errors import UsageError
+from .options import TrainOptions
+
+__all__ = ["LoadedTiles", "Problem", "load_tiles", "make_problem"]
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A loss over scaled columns; (columns,) arrays unless said.
+
+    Value of column j in row i: ``row_scale[i] * (offset[j] + slope[j] * code) - centre[j]``.
+
+    Attributes
+    ----------
+    loss : {"squared", "logistic"}
+    estimator : {"mean", "split"}
+        How a stored code enters the gradient: as it is (the mean of its samples), or split.
+    corrected : bool
+        Whether the rounding variance is taken out of the gradient.
+    variance : float32
+        Rounding variance of the stored code's value, in scaled coordinates.
+    l2 : float32
+        Strength of the penalty of each scaled coefficient.
+    column_mean, column_std : float64
+        A scaled column is (stored - mean) / std.
+    target_mean, target_std : (outputs,) float64
+    """
+
+    loss: str
+    estimator: str
+    corrected: bool
+    outputs: int
+    stored_bits: int
+    offset: F32
+    slope: F32
+    centre: F32
+    variance: F32
+    l2: F32
+    column_mean: F64
+    column_std: F64
+    target_mean: F64
+    target_std: F64
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return len(self.offset)
+
+    @property
+    def loss_unit(self) -> float:
+        """What a loss in scaled coordinates is to be multiplied by."""
+        return float(self.target_std[0] ** 2) if self.loss == "squared" else 1.0
+
+    def scale_target(self, target: F64) -> F32:
+        """Targets in scaled coordinates."""
+        return ((target - self.target_mean) / self.target_std).astype(np.float32)
+
+    def to_model(self, model: npt.NDArray[np.floating], intercept: F64) -> tuple[F64, F64]:
+        """Coefficients (outputs, columns) and intercepts for the stored columns."""
+        coef = model.astype(np.float64) * self.target_std[:, None] / self.column_std
+        offset = intercept * self.target_std + self.target_mean - coef @ self.column_mean
+        return coef, offset
+
+
+def resolve_loss(spec: DatasetSpec, options: TrainOptions) -> str:
+    """Choose the loss and check that it fits the target."""
+    if spec.task is None:
+        raise UsageError("the dataset holds no target: compress the source again with --target")
+    classes = spec.classes
+    loss = options.loss
+    if loss == "auto":
+        loss = "squared" if classes is None else "logistic"
+    if loss == "logistic" and classes is None:
+        raise UsageError(
+            f"the logistic loss needs classes and target {spec.targets[0]!r} holds numbers: "
+            "compress with --task classification, or use --loss squared"
+        )
+    if loss == "squared" and classes is not None:
+        raise UsageError(
+            f"the squared loss needs numbers and target {spec.targets[0]!r} holds classes: "
+            "compress with --task regression, or use --loss logistic"
+        )
+    if classes is not None and len(classes) > 2:
+        raise UsageError(
+            f"target {spec.targets[0]!r} has {len(classes)} classes and training takes two: "
+            "compress a source with two classes, or numeric labels with --task regression"
+        )
+    return loss
+
+
+def resolve_sampling(spec: DatasetSpec, options: TrainOptions) -> str:
+    """Choose the estimator and check that the dataset has the samples for it."""
+    samples = spec.quantizer.samples
+    if options.sampling == "auto":
+        return "double" if samples == 2 else "corrected"
+    if options.sampling == "double" and samples == 1:
+        raise UsageError(
+            "double sampling needs two samples and the dataset holds one: compress with "
+            "--samples 2, or use --sampling corrected"
+        )
+    return options.sampling
+
+
+def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
+    """Set up the coordinates and the estimator of a run."""
+    loss, sampling = resolve_loss(spec, options), resolve_sampling(spec, options)
+    q = spec.quantizer
+    mean, std = spec.stored_mean, spec.stored_std
+    if spec.lower is None or spec.upper is None:  # a row's values are its scale times -1 .. 1
+        lower, step = np.full(len(mean), -1.0), np.full(len(mean), 2.0 / q.intervals)
+        offset, centre = lower / std, mean / std
+    else:
+        lower = spec.lower.astype(np.float64)
+        step = (spec.upper.astype(np.float64) - lower) / q.intervals
+        offset, centre = (lower - mean) / std, np.zeros(len(mean))
+    outputs = len(spec.targets)
+    target_mean, target_std = np.zeros(outputs), np.ones(outputs)
+    if loss == "squared" and spec.target_statistics is not None:
+        # One unit for all outputs, so that the sum of their losses keeps its meaning.
+        target_mean = spec.target_statistics.mean
+        largest = float(spec.target_statistics.std.max())
+        target_std = np.full(outputs, largest if largest > 0 else 1.0)
+    return Problem(
+        loss=loss,
+        estimator="split" if sampling == "double" and options.double_form == "split" else "mean",
+        corrected=sampling != "naive",
+        outputs=outputs,
+        stored_bits=q.stored_bits,
+        offset=offset.astype(np.float32),
+        slope=(step / std / q.samples).astype(np.float32),
+        centre=centre.astype(np.float32),
+        variance=(spec.variance / q.samples / std**2).astype(np.float32),
+        l2=(options.l2 / std**2).astype(np.float32),
+        column_mean=mean,
+        column_std=std,
+        target_mean=target_mean,
+        target_std=target_std,
+    )
+
+
+@dataclass(frozen=True)
+class LoadedTiles:
+    """Tiles in the order asked for: packed codes and targets, ready for the kernels.
+
+    Attributes
+    ----------
+    batch : TileBatch
+    targets : list of (rows of chunk, outputs) float32
+    chunks : list of EncodedChunk
+    tiles : (count, 2) uint32
+        Chunk in this list, and tile in the chunk.
+    bytes_read : int
+    """
+
+    batch: TileBatch
+    targets: list[F32]
+    chunks: list[EncodedChunk]
+    tiles: npt.NDArray[np.uint32]
+    bytes_read: int
+
+    def ordered_targets(self) -> F32:
+        """Targets of the rows, in the order of the tiles: (rows, outputs)."""
+        parts = [
+            self.targets[c][t * TILE_ROWS : (t + 1) * TILE_ROWS] for c, t in self.tiles.tolist()
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+
+    def margins(self, model: F32, intercept: F32) -> F32:
+        """Margins of the rows, in the order of the tiles: (rows, outputs)."""
+        out = np.empty((self.batch.rows, len(model)), np.float32)
+        self.batch.margins(model, intercept, out)
+        return out
+
+
+def load_tiles(dataset: Dataset, problem: Problem, tiles: Sequence[int]) -> LoadedTiles:
+    """Fetch the chunks that hold the given tiles; codes stay packed."""
+    spec = dataset.spec
+    per_chunk = spec.chunk_rows // TILE_ROWS
+    wanted = np.asarray(tiles, np.int64)
+    numbers, where = np.unique(wanted // per_chunk, return_inverse=True)
+    chunks = [dataset.read_chunk(int(number)) for number in numbers]
+    targets = []
+    for number in numbers.tolist():
+        start = number * spec.chunk_rows
+        target = dataset.read_target(start, start + spec.rows_of_chunk(number))
+        targets.append(problem.scale_target(target))
+    refs = np.stack([where, wanted % per_chunk], axis=1).astype(np.uint32)
+    batch = TileBatch(
+        codes=[chunk.codes for chunk in chunks],
+        targets=targets,
+        row_scales=[chunk.upper if chunk.lower is None else None for chunk in chunks],
+        first_tiles=np.array([chunk.header.first_tile for chunk in chunks], np.uint64),
+        tiles=refs,
+        offset=problem.offset,
+        slope=problem.slope,
+        centre=problem.centre,
+        stored_bits=problem.stored_bits,
+        outputs=problem.outputs,
+    )
+    read = sum(chunk.header.total_size for chunk in chunks)
+    return LoadedTiles(batch, targets, chunks, refs, read)
