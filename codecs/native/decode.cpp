@@ -54,7 +54,7 @@ ZIPML_INLINE void decode_any(const uint8_t* codes, size_t chunk_rows, size_t fir
         } else if (scales.by_row) {
           for (size_t r = 0; r < rows; ++r) {
             const T s = scales.upper[t * kTileRows + r];
-            const Grid<T, Round> grid(-s, s, spec.intervals());
+            const Grid<T, Round> grid(T(0) - s, s, spec.intervals());
             block[c][r] = stored_value(grid, std::min<int32_t>(z[r], top), spec.samples);
           }
         } else {

@@ -56,7 +56,7 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
   grids.reserve(grid_count);
   for (size_t g = 0; g < grid_count; ++g) {
     const T upper = scales.upper[g];
-    grids.emplace_back(scales.by_row ? -upper : scales.lower[g], upper, spec.intervals());
+    grids.emplace_back(scales.by_row ? T(0) - upper : scales.lower[g], upper, spec.intervals());
   }
   if (variance) std::fill(variance, variance + values.columns, uint64_t{0});
   if (row_variance) std::fill(row_variance, row_variance + values.columns, 0.0);

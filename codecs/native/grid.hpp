@@ -47,11 +47,13 @@ struct Bounds<double> {
 // The grid of one column (or of one row, for row scales) with `intervals` = 2^bits - 1.
 template <class T, class Round = Keep>
 struct Grid {
+  T lower, upper;
   T lo, hi, step, inverse;  // of the values times `factor`
   T factor;  // a power of two, not one only where the arithmetic would overflow or go denormal
   int32_t intervals;
 
-  Grid(T lower, T upper, int32_t count) : intervals(count) {
+  Grid(T lower_bound, T upper_bound, int32_t count)
+      : lower(lower_bound), upper(upper_bound), intervals(count) {
     const T largest = std::fmax(std::fabs(lower), std::fabs(upper));
     factor = largest > Bounds<T>::huge ? T(0.25) : largest < Bounds<T>::tiny ? Bounds<T>::up : T(1);
     lo = lower * factor;
@@ -71,9 +73,14 @@ struct Grid {
     return code <= 0 ? lo : level;
   }
 
-  ZIPML_INLINE T level(int32_t code) const { return scaled_level(code) / factor; }
+  ZIPML_INLINE T level(int32_t code) const {
+    const T inner = code >= intervals ? upper : scaled_level(code) / factor;
+    return code <= 0 ? lower : inner;
+  }
 
-  // Position of a value in units of 2^-16 step: base code << 16 | probability of rounding up.
+  // Position of a value: base code << 16 | probability of rounding up in units of 2^-16. The
+  // probability is the share of the interval between the two levels as they are, rounded to the
+  // array's precision, and not of the nominal step: the expectation is then the value itself.
   ZIPML_INLINE int32_t position(T value) const {
     const T x = value * factor;
     // The comparisons are written so that a NaN, which callers refuse beforehand, is harmless.
@@ -81,10 +88,13 @@ struct Grid {
     nearest = nearest >= T(0) ? nearest : T(0);
     nearest = nearest <= T(intervals) ? nearest : T(intervals);
     const int32_t code = static_cast<int32_t>(nearest);
-    T offset = (x - scaled_level(code)) * inverse;
-    offset = offset >= T(-1) ? offset : T(-1);
-    offset = offset <= T(1) ? offset : T(1);
-    const int32_t p = (code << 16) + static_cast<int32_t>(std::rint(offset * T(65536)));
+    const T near = scaled_level(code);
+    const bool above = x >= near;
+    T share = (x - near) / (scaled_level(above ? code + 1 : code - 1) - near);
+    share = share >= T(0) ? share : T(0);  // 0 / 0 where levels coincide
+    share = share <= T(1) ? share : T(1);
+    const int32_t units = static_cast<int32_t>(std::rint(share * T(65536)));
+    const int32_t p = (code << 16) + (above ? units : -units);
     const int32_t top = intervals << 16;
     return p < 0 ? 0 : p > top ? top : p;
   }

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
 from .errors import ChunkError, ValueRefusedError
-from .header import ChunkHeader, matrix_shape
+from .header import LARGEST, ChunkHeader, matrix_shape
 from .quantizer import TILE_ROWS, Quantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["EncodedChunk", "encode_chunk"]
 
@@ -70,10 +73,12 @@ def encode_chunk(
             f"zipml.quantize stores float16, float32 and float64 arrays, got {values.dtype}"
         )
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if not native.flags.aligned:  # a field of a packed record
+        native = native.copy(order="K")
     shape = values.shape if chunk_shape is None else chunk_shape
     box = native
     if chunk_shape is None:
-        box, tail = _without_tail(native)
+        box, tail = _without_tail(native, by_row=quantizer.by_row)
     item_size = values.dtype.itemsize
     matrix = np.asarray(box).reshape(matrix_shape(box.shape))
     if item_size == 2:
@@ -107,7 +112,7 @@ def _encode_matrix(
     tables = high if low is None else np.concatenate([low, high])
     _write(buffer, header.tables_offset, tables)
     by_row = header.quantizer.by_row
-    variance = np.zeros(header.columns, np.float64 if by_row else np.uint64)
+    variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
     if matrix.size:
         encode = _native.encode_f64 if matrix.dtype == np.float64 else _native.encode_f32
         encode(
@@ -132,13 +137,13 @@ def _write(buffer: npt.NDArray[np.uint8], offset: int, table: npt.NDArray[Any]) 
     buffer[offset : offset + raw.size] = raw
 
 
-def _without_tail(values: FloatArray) -> tuple[FloatArray, float]:
+def _without_tail(values: FloatArray, *, by_row: bool) -> tuple[FloatArray, float]:
     """Cut off trailing planes that are all equal to the last value, where that helps.
 
     Zarr fills the part of an edge chunk that lies beyond the array with the fill value. Coded as
     data it would widen the bounds, and NaN could not be coded at all. The tail is cut only if it
-    is NaN or lies outside of the bounds of the rest in some column: decoded values can then never
-    be mistaken for it, and encoding a decoded chunk finds the same box.
+    is NaN or lies outside of the bounds of the rest in some column (for row scales: of some row):
+    the decoded rest keeps its bounds, so that encoding a decoded chunk decides alike.
     """
     if values.size == 0 or values.ndim == 0:
         return values, 0.0
@@ -163,7 +168,10 @@ def _without_tail(values: FloatArray) -> tuple[FloatArray, float]:
     if np.isnan(tail):
         return box, float(tail)
     matrix = box.reshape(matrix_shape(box.shape))
-    outside = (tail < matrix.min(axis=0)) | (tail > matrix.max(axis=0))
+    if by_row:
+        outside = abs(tail) > np.abs(matrix).max(axis=1)
+    else:
+        outside = (tail < matrix.min(axis=0)) | (tail > matrix.max(axis=0))
     # NaN among the rest makes no comparison true: such a chunk is refused or imputed later.
     return (box, float(tail)) if outside.any() else (values, 0.0)
 
@@ -191,9 +199,13 @@ def _refuse_or_impute(matrix: FloatArray, quantizer: Quantizer) -> tuple[FloatAr
             row=0,
             column=column,
         )
-    # A mean of means of two halves cannot overflow where a plain sum could.
-    half = np.where(missing, 0, matrix).astype(np.float64) / present
-    return np.where(missing, half.sum(axis=0), matrix).astype(matrix.dtype), int(missing.sum())
+    # Divided before they are added, so that no sum overflows; clipped, for rounding must not
+    # carry the mean beyond the values it stands for.
+    mean = (np.where(missing, 0, matrix).astype(np.float64) / present).sum(axis=0)
+    low = np.where(missing, np.inf, matrix).min(axis=0)
+    high = np.where(missing, -np.inf, matrix).max(axis=0)
+    filled = np.where(missing, np.clip(mean, low, high), matrix).astype(matrix.dtype)
+    return filled, int(missing.sum())
 
 
 def _bounds(
@@ -211,10 +223,14 @@ def _bounds(
         if quantizer.scale == "row-l2":
             # Scaled by the largest entry, so that no square overflows or vanishes.
             unit = np.where(high > 0, high, 1).astype(np.float64)
-            norm = unit * np.sqrt(np.square(matrix / unit[:, None]).sum(axis=1))
+            squares = np.square(np.ascontiguousarray(matrix) / unit[:, None])
+            with np.errstate(over="ignore"):
+                norm = unit * np.sqrt(squares.sum(axis=1))
             high = np.minimum(norm, np.finfo(dtype).max).astype(dtype)
             high = np.maximum(high, np.abs(matrix).max(axis=1, initial=0))
         return None, np.ascontiguousarray(high, dtype)
+    if (lower is None) != (upper is None):
+        raise ValueError("fixed bounds come in pairs: give both lower and upper, or neither")
     if lower is None or upper is None:
         if not rows:
             return np.zeros(columns, dtype), np.zeros(columns, dtype)
@@ -285,7 +301,7 @@ class EncodedChunk:
     codes: npt.NDArray[np.uint8]
 
     @classmethod
-    def parse(cls, data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> EncodedChunk:
+    def parse(cls, data: Buffer) -> EncodedChunk:
         """Check encoded bytes and view their parts.
 
         Raises
@@ -309,6 +325,8 @@ class EncodedChunk:
         ordered = (high >= 0).all() if low is None else (low <= high).all()
         if not (np.isfinite(tables).all() and ordered):
             raise ChunkError("the chunk's scales are not finite and in order")
+        if tables.size and np.abs(tables).max() > LARGEST[header.item_size]:
+            raise ChunkError(f"the chunk's scales are no float{8 * header.item_size}")
         return cls(
             header=header,
             lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
@@ -326,8 +344,10 @@ class EncodedChunk:
         rows = max(self.header.rows, 1)
         if self.lower is None:
             return np.asarray(self.variance_table, np.float64) / rows
-        step = (np.asarray(self.upper, np.float64) - self.lower) / self.header.quantizer.intervals
-        return self.variance_table / 2.0**32 / rows * step**2
+        with np.errstate(over="ignore", invalid="ignore"):  # of float64 bounds beyond 1e154
+            span = np.asarray(self.upper, np.float64) - self.lower
+            step = span / self.header.quantizer.intervals
+            return self.variance_table / 2.0**32 / rows * step**2
 
     def decode_rows(self, first_tile: int, rows: int) -> FloatArray:
         """Decode `rows` stored rows from tile `first_tile` of the chunk on: (rows, columns)."""

@@ -24,6 +24,8 @@ _KNOWN_FLAGS = 7
 _LAYOUT_PACKED, _LEVELS_UNIFORM = 0, 0
 _MAX_NDIM = 32
 ITEM_SIZES = (2, 4, 8)
+LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}
+"""The largest finite value that each item size holds (of doubles, any)."""
 
 
 def _aligned(size: int, to: int) -> int:
@@ -145,7 +147,9 @@ class ChunkHeader:
             _reserved, seed, first_tile, imputed, tail, rows, columns, tables, codes, total,
         ) = _FIXED.unpack_from(data)  # fmt: skip
         if magic != MAGIC:
-            raise ChunkError(f"the bytes start with {magic!r} and not with {MAGIC!r}: no zipml chunk")
+            raise ChunkError(
+                f"the bytes start with {magic!r} and not with {MAGIC!r}: no zipml chunk"
+            )
         if major != MAJOR:
             raise ChunkError(
                 f"the chunk has format version {major}, this reader knows {MAJOR}: update zipml-ooc"
@@ -189,6 +193,11 @@ class ChunkHeader:
     def _check_sizes(self, stated: tuple[int, ...], available: int) -> None:
         if any(b > s for b, s in zip(self.box, self.shape, strict=True)):
             raise ChunkError(f"impossible header: box {self.box} exceeds shape {self.shape}")
+        # What numpy can address; axes of length zero do not hide the others.
+        if math.prod(max(n, 1) for n in self.shape) * self.item_size >= 2**63:
+            raise ChunkError(f"impossible header: no array can have the shape {self.shape}")
+        if math.isfinite(self.tail) and abs(self.tail) > LARGEST[self.item_size]:
+            raise ChunkError(f"impossible header: tail {self.tail} is no float{8 * self.item_size}")
         # Eight values a byte is the densest that a chunk can be: bounds every product below.
         if math.prod(self.box) > 8 * available:
             raise ChunkError(

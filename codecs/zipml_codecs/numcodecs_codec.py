@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,14 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 
 from .chunk import EncodedChunk, encode_chunk
+from .errors import ChunkError
 from .quantizer import Quantizer
 
 __all__ = ["Quantize"]
+
+# The limit of numcodecs' own compressors. A decoder that is not told the array's shape needs one:
+# a few bytes can say that a chunk of any size is nothing but padding.
+_MAX_BYTES = 2**31 - 1
 
 
 class Quantize(Codec):  # type: ignore[misc]
@@ -56,13 +62,24 @@ class Quantize(Codec):  # type: ignore[misc]
         self.quantizer = Quantizer(bits=bits, samples=samples, scale=scale, seed=seed, nan=nan)
 
     def encode(self, buf: Any) -> bytearray:
-        """Encode a float array; see `zipml_codecs.encode_chunk` for what is refused."""
-        return encode_chunk(np.asanyarray(buf), self.quantizer)
+        """Encode a float array of less than 2 GiB; see `zipml_codecs.encode_chunk`."""
+        values = np.asanyarray(buf)
+        if values.nbytes > _MAX_BYTES:
+            raise ValueError(
+                f"a chunk of {values.nbytes} bytes is too large, the limit is {_MAX_BYTES}: "
+                "use smaller chunks"
+            )
+        return encode_chunk(values, self.quantizer)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decode to the array that was encoded; with `out`, into that buffer."""
-        decoded = EncodedChunk.parse(ensure_contiguous_ndarray(buf).view(np.uint8)).decode()
-        return ndarray_copy(decoded, out)
+        chunk = EncodedChunk.parse(ensure_contiguous_ndarray(buf).view(np.uint8))
+        size = math.prod(chunk.header.shape) * chunk.header.item_size
+        if size > _MAX_BYTES:
+            raise ChunkError(
+                f"the chunk claims to decode to {size} bytes, the limit is {_MAX_BYTES}"
+            )
+        return ndarray_copy(chunk.decode(), out)
 
     def get_config(self) -> dict[str, Any]:
         """Return the JSON form that `numcodecs.get_codec` reads."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 __all__ = ["NAN_POLICIES", "SCALES", "TILE_ROWS", "Quantizer"]
 
 TILE_ROWS = 64
-"""Rows of a tile; chunks that start at a multiple of it share their draws with any other chunking."""
+"""Rows of a tile; chunks that start at a multiple of it share their draws with any chunking."""
 
 SCALES = ("column", "row", "row-l2")
 NAN_POLICIES = ("error", "mean")

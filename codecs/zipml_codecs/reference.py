@@ -29,9 +29,11 @@ class _Grid:
     def __init__(self, lower: Any, upper: Any, intervals: int, *, half: bool) -> None:
         dtype = np.dtype(type(upper))
         huge, tiny, up = _EXTREMES[dtype]
+        self.bounds = lower, upper
         largest = max(abs(lower), abs(upper))
         one = dtype.type(1)
-        self.factor = dtype.type(0.25) if largest > huge else up if largest < tiny else one
+        factor: Any = dtype.type(0.25) if largest > huge else up if largest < tiny else one
+        self.factor = factor
         self.lo, self.hi = lower * self.factor, upper * self.factor
         span = float(self.hi) - float(self.lo)
         self.step = dtype.type(span / intervals)
@@ -55,14 +57,24 @@ class _Grid:
     def positions(self, values: FloatArray) -> npt.NDArray[np.int64]:
         x = values * self.factor
         codes = np.clip(np.rint((x - self.lo) * self.inverse), 0, self.intervals).astype(np.int64)
-        offset = np.clip((x - self.scaled[codes]) * self.inverse, -1, 1)
-        found = codes * 65536 + np.rint(offset * self.dtype.type(65536)).astype(np.int64)
-        return np.clip(found, 0, self.intervals * 65536)
+        near = self.scaled[codes]
+        side = np.where(x >= near, 1, -1)
+        gap = self.scaled[np.clip(codes + side, 0, self.intervals)] - near
+        share = np.divide(x - near, gap, out=np.zeros_like(x), where=gap != 0)
+        units = np.rint(np.clip(share, 0, 1) * self.dtype.type(65536)).astype(np.int64)
+        found = codes * 65536 + side * units
+        return np.asarray(np.clip(found, 0, self.intervals * 65536))
+
+    def levels(self) -> FloatArray:
+        level: FloatArray = self.scaled / self.factor
+        level[-1] = self.bounds[1]
+        level[0] = self.bounds[0]
+        return level
 
     def values(self, stored: npt.NDArray[np.int64], samples: int) -> FloatArray:
-        level = self.scaled / self.factor
+        level = self.levels()
         if samples == 1:
-            return level[stored]  # type: ignore[no-any-return]
+            return level[stored]
         low, high = stored // 2, stored - stored // 2
         mean = (self.scaled[low] + self.scaled[high]) * self.dtype.type(0.5) / self.factor
         return np.where(low == high, level[low], self._round(mean))
@@ -71,13 +83,13 @@ class _Grid:
 def levels(lower: Any, upper: Any, bits: int, *, half: bool = False) -> FloatArray:
     """Return the ``2**bits`` levels between two bounds."""
     grid = _Grid(lower, upper, (1 << bits) - 1, half=half)
-    return grid.scaled / grid.factor
+    return grid.levels()
 
 
 def _grids(
     lower: FloatArray | None, upper: FloatArray, quantizer: Quantizer, half: bool
 ) -> list[_Grid]:
-    low = -upper if lower is None else lower
+    low = 0 - upper if lower is None else lower  # never -0.0
     return [_Grid(a, b, quantizer.intervals, half=half) for a, b in zip(low, upper, strict=True)]
 
 

@@ -1,0 +1,61 @@
+"""What the codecs use of the native core; the training kernels are not described here."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Float = npt.NDArray[np.floating[Any]]
+_Bytes = npt.NDArray[np.uint8]
+
+def codes_size(rows: int, columns: int, stored_bits: int) -> int: ...
+def encode_f32(
+    values: _Float,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    seed: int,
+    first_tile: int,
+    half: bool,
+    codes: _Bytes,
+    variance: npt.NDArray[np.uint64] | None,
+    row_variance: npt.NDArray[np.float64] | None,
+) -> None: ...
+def encode_f64(
+    values: _Float,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    seed: int,
+    first_tile: int,
+    half: bool,
+    codes: _Bytes,
+    variance: npt.NDArray[np.uint64] | None,
+    row_variance: npt.NDArray[np.float64] | None,
+) -> None: ...
+def decode_f32(
+    codes: _Bytes,
+    chunk_rows: int,
+    first_tile: int,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: _Float,
+) -> None: ...
+def decode_f64(
+    codes: _Bytes,
+    chunk_rows: int,
+    first_tile: int,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: _Float,
+) -> None: ...
+def quantize_draws(seed: int, tile: int, column: int, out: npt.NDArray[np.uint16]) -> None: ...
+def __getattr__(name: str) -> Any: ...
