@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
-from zipml_ooc import synth_files
+from zipml_ooc import synthesis_files
 from zipml_ooc.errors import DataError, UsageError
-from zipml_ooc.synth import _FEATURES, _NOISE, _Recipe, synth, synth_blocks
+from zipml_ooc.synthesis import _FEATURES, _NOISE, _Recipe, synth, synth_blocks
 
 SUFFIXES = (".npz", ".npy", ".csv", ".csv.gz", ".parquet", ".zarr")
 KINDS = ("regression", "classification")
@@ -81,7 +81,7 @@ def test_the_values_of_a_seed_stay_what_they_were():
 
 def test_wide_rows_are_drawn_in_pieces_of_the_same_stream(monkeypatch):
     x, y = whole("regression", 1500, 8)
-    monkeypatch.setattr("zipml_ooc.synth._STEP_VALUES", 100)
+    monkeypatch.setattr("zipml_ooc.synthesis._STEP_VALUES", 100)
     pieces_x, pieces_y = whole("regression", 1500, 8)
     np.testing.assert_array_equal(pieces_x, x)
     np.testing.assert_allclose(pieces_y, y, rtol=1e-6, atol=1e-6)
@@ -159,7 +159,7 @@ def test_labels_follow_the_logistic_model():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_reads_back_equal(tmp_path, monkeypatch, suffix, kind):
-    monkeypatch.setattr("zipml_ooc.synth._BLOCK_VALUES", 1500)  # several blocks
+    monkeypatch.setattr("zipml_ooc.synthesis._BLOCK_VALUES", 1500)  # several blocks
     dest = tmp_path / f"set{suffix}"
     facts = synth(dest, kind=kind, rows=1700, columns=3, seed=5, condition=9.0, test_rows=400)
     x, y = whole(kind, 2100, 3, seed=5, condition=9.0)
@@ -203,7 +203,7 @@ def test_tables_write_labels_as_whole_numbers(tmp_path):
 
 
 def test_progress_counts_to_the_total_over_both_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("zipml_ooc.synth._BLOCK_VALUES", 1200)
+    monkeypatch.setattr("zipml_ooc.synthesis._BLOCK_VALUES", 1200)
     calls = []
     synth(
         tmp_path / "a.npy",
@@ -294,7 +294,7 @@ def test_a_failed_exchange_of_directories_brings_the_old_one_back(tmp_path):
     (tmp_path / "old.zarr").mkdir()
     (tmp_path / "old.zarr" / "kept").write_text("x")
     with pytest.raises(FileNotFoundError):
-        synth_files.publish(tmp_path / "never-written", tmp_path / "old.zarr")
+        synthesis_files.publish(tmp_path / "never-written", tmp_path / "old.zarr")
     assert (tmp_path / "old.zarr" / "kept").read_text() == "x"
     assert list(tmp_path.iterdir()) == [tmp_path / "old.zarr"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "CompressOptions": "compress",
+    "CompressOptions": "compression",
     "DataError": "errors",
     "Dataset": "dataset",
     "LinearModel": "model",
@@ -21,34 +21,34 @@ _WHERE = {
     "TrainResult": "training",
     "UsageError": "errors",
     "ZipmlError": "errors",
-    "compress": "compress",
-    "describe": "describe",
+    "compress": "compression",
+    "describe": "description",
     "evaluate": "scoring",
     "load_model": "model",
     "open_dataset": "dataset",
     "predict": "scoring",
-    "synth": "synth",
+    "synth": "synthesis",
     "train": "training",
 }
 
 __all__ = sorted([*_WHERE, "__version__"])
 
 if TYPE_CHECKING:
-    from .compress import CompressOptions, compress
+    from .compression import CompressOptions, compress
     from .dataset import Dataset, open_dataset
-    from .describe import describe
+    from .description import describe
     from .errors import DataError, UsageError, ZipmlError
     from .model import LinearModel, load_model
     from .scoring import evaluate, predict
     from .sources import SourceOptions
-    from .synth import synth
+    from .synthesis import synth
     from .training import TrainOptions, TrainResult, train
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # A module and the function in it may share a name (compress, synth): the function wins.
+
     value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = value
     return value

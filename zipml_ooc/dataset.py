@@ -16,7 +16,6 @@ from typing import Any, Self
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-
 from zipml_codecs import TILE_ROWS, ChunkError, EncodedChunk, Quantizer
 
 from .errors import DataError, UsageError
@@ -104,7 +103,9 @@ class DatasetSpec:
                 "update zipml-ooc"
             )
         if data.get("complete") is not True:
-            raise DataError(f"{place} is not complete: its compression was interrupted; run it again")
+            raise DataError(
+                f"{place} is not complete: its compression was interrupted; run it again"
+            )
         try:
             spec = cls(
                 rows=int(data["rows"]),

@@ -45,9 +45,8 @@ def open_writer(path: Path, model: LinearModel, *, force: bool) -> Iterator[Writ
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-        with os.fdopen(handle, "wb") as file:
-            with opener(file, path.suffix, model) as write:
-                yield write
+        with os.fdopen(handle, "wb") as file, opener(file, path.suffix, model) as write:
+            yield write
         mask = os.umask(0)
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)

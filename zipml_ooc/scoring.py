@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from zipml_codecs import TILE_ROWS
 
 from .dataset import ATTRIBUTE, Dataset, open_dataset
@@ -74,7 +73,9 @@ def evaluate(
     """
     fitted = model if isinstance(model, LinearModel) else load_model(model)
     metrics: RegressionMetrics | ClassificationMetrics = (
-        RegressionMetrics(len(fitted.targets)) if fitted.classes is None else ClassificationMetrics()
+        RegressionMetrics(len(fitted.targets))
+        if fitted.classes is None
+        else ClassificationMetrics()
     )
     done = 0
     for rows in _rows(fitted, data, source_options, target_needed=True):

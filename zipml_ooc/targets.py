@@ -130,7 +130,9 @@ class TargetScan:
 
     def result(self) -> TargetEncoder:
         """Decide; call after every block has been seen."""
-        labels = self._text or self._task == "classification" or (self._keep and len(self._labels) == 2)
+        labels = (
+            self._text or self._task == "classification" or (self._keep and len(self._labels) == 2)
+        )
         if not labels:
             return TargetEncoder("regression", self.names, statistics=self._statistics.result())
         classes = tuple(sorted(self._labels, key=lambda v: (str(type(v)), v)))

@@ -277,9 +277,7 @@ class _Run:
             "samples": spec.quantizer.samples,
             "loss": loss,
             # Times are left out, so that equal runs give equal files.
-            "epochs": [
-                {k: v for k, v in asdict(r).items() if k != "seconds"} for r in records
-            ],
+            "epochs": [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in records],
             "source": dict(spec.source),
         }
         return LinearModel(

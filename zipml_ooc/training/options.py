@@ -83,10 +83,15 @@ class TrainOptions:
         step = self.step_size
         _require(step is None or (math.isfinite(step) and step > 0), "step size", step, "above 0")
         _require(
-            self.shrinkage is None or 0 <= self.shrinkage <= 1, "shrinkage", self.shrinkage, "0 to 1"
+            self.shrinkage is None or 0 <= self.shrinkage <= 1,
+            "shrinkage",
+            self.shrinkage,
+            "0 to 1",
         )
         _require(0 <= self.validation < 1, "validation", self.validation, "0 up to, not with, 1")
-        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more")
+        _require(
+            self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more"
+        )
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
         if self.patience is not None and self.validation == 0:
             raise UsageError("patience needs held-out rows to watch: set a validation part above 0")
@@ -101,6 +106,6 @@ class TrainOptions:
         return asdict(self)
 
 
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:  # noqa: FBT001
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
     if not ok:
         raise UsageError(f"{name} must be {allowed}; got {value}")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from zipml_codecs import TILE_ROWS
 from zipml_codecs.rng import Purpose, uniforms
 

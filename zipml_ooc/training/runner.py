@@ -63,7 +63,9 @@ def open_runner(
         if number is not None and number < 1:
             raise UsageError(f"{name} must be positive, got {number}")
     if scheduler is not None and (workers is not None or threads is not None):
-        raise UsageError("--scheduler excludes --workers and --threads: the cluster is already there")
+        raise UsageError(
+            "--scheduler excludes --workers and --threads: the cluster is already there"
+        )
     if scheduler is None and workers is None:
         yield _Threads(threads or os.cpu_count() or 1)
         return
@@ -79,7 +81,10 @@ def open_runner(
         return
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=threads or 1, processes=True, dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=threads or 1,
+            processes=True,
+            dashboard_address=None,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

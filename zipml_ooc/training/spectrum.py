@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
@@ -191,7 +190,9 @@ def _extremes(loaded: LoadedTiles, problem: Problem) -> tuple[float, float]:
     return low, high
 
 
-def lanczos(apply: Callable[[F64], F64], size: int, steps: int = _LANCZOS_STEPS) -> tuple[float, float]:
+def lanczos(
+    apply: Callable[[F64], F64], size: int, steps: int = _LANCZOS_STEPS
+) -> tuple[float, float]:
     """Bounds of the spectrum of a symmetric operator, with full reorthogonalisation.
 
     Returns

@@ -69,9 +69,7 @@ class State:
 
     def without_counts(self) -> State:
         """The same model with loss, rows and bytes counted from zero."""
-        return State(
-            self.model, self.intercept, self.model_sum, self.intercept_sum, self.averaged
-        )
+        return State(self.model, self.intercept, self.model_sum, self.intercept_sum, self.averaged)
 
 
 def initial_state(problem: Problem) -> State:
@@ -184,9 +182,7 @@ def score(
     return Score(float(value), len(margin), loaded.bytes_read)
 
 
-def loss_and_curvature(
-    loss: str, margin: F64, target: npt.NDArray[np.floating]
-) -> tuple[F64, F64]:
+def loss_and_curvature(loss: str, margin: F64, target: npt.NDArray[np.floating]) -> tuple[F64, F64]:
     """Loss and its second derivative by the margin, elementwise."""
     if loss == "squared":
         return 0.5 * (margin - target) ** 2, np.ones_like(margin)
@@ -199,5 +195,7 @@ def loss_and_curvature(
 def total(scores: Sequence[Score]) -> Score:
     """Add scores in their order."""
     return Score(
-        sum(s.loss_sum for s in scores), sum(s.rows for s in scores), sum(s.bytes_read for s in scores)
+        sum(s.loss_sum for s in scores),
+        sum(s.rows for s in scores),
+        sum(s.bytes_read for s in scores),
     )

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
 from zipml_codecs import TILE_ROWS, Quantizer, ValueRefusedError, encode_chunk
 from zipml_codecs.chunk import EncodedChunk
 
@@ -111,7 +110,7 @@ def default_chunk_rows(columns: int) -> int:
 def compress(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     dest: str | os.PathLike[str],
-    options: CompressOptions = CompressOptions(),  # noqa: B008 - frozen
+    options: CompressOptions = CompressOptions(),
     *,
     source_options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
     force: bool = False,
@@ -237,7 +236,12 @@ def _first_pass(
 
 
 def _refuse_values(
-    values: npt.NDArray[np.float64], block: Block, encoder: FeatureEncoder, source: Source, *, nan: str
+    values: npt.NDArray[np.float64],
+    block: Block,
+    encoder: FeatureEncoder,
+    source: Source,
+    *,
+    nan: str,
 ) -> None:
     if np.isfinite(values).all():
         return
@@ -332,9 +336,7 @@ class _Writer:
             values = np.where(np.isnan(values), self._statistics.mean, values)
         return self._standardised(values)
 
-    def _encode(
-        self, number: int, values: npt.NDArray[np.float32], path: Path
-    ) -> npt.NDArray[Any]:
+    def _encode(self, number: int, values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[Any]:
         try:
             encoded = encode_chunk(
                 values,
@@ -366,7 +368,9 @@ class _Writer:
 
             codec = {"filters": [Quantize(**options.quantizer.to_dict())], "compressors": CRC32C()}
 
-        def create(name: str, shape: tuple[int, ...], dtype: str, axes: list[str], **kw: Any) -> Any:
+        def create(
+            name: str, shape: tuple[int, ...], dtype: str, axes: list[str], **kw: Any
+        ) -> Any:
             names: dict[str, Any] = (
                 {"dimension_names": axes} if v3 else {"attributes": {"_ARRAY_DIMENSIONS": axes}}
             )

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zipml_ooc.errors import DataError, UsageError
-from zipml_ooc.synth_files import (
+from zipml_ooc.synthesis_files import (
     Shape,
     check_destination,
     find_writer,
