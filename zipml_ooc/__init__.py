@@ -31,7 +31,26 @@ _WHERE = {
     "train": "training",
 }
 
-__all__ = sorted([*_WHERE, "__version__"])
+__all__ = [
+    "CompressOptions",
+    "DataError",
+    "Dataset",
+    "LinearModel",
+    "SourceOptions",
+    "TrainOptions",
+    "TrainResult",
+    "UsageError",
+    "ZipmlError",
+    "__version__",
+    "compress",
+    "describe",
+    "evaluate",
+    "load_model",
+    "open_dataset",
+    "predict",
+    "synth",
+    "train",
+]
 
 if TYPE_CHECKING:
     from .compression import CompressOptions, compress
@@ -48,7 +67,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
     value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -130,7 +130,13 @@ class DatasetSpec:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the attributes of {place} are damaged: {error!r}") from error
-        arrays = [spec.mean, spec.scale, spec.variance, spec.statistics.mean, spec.statistics.std]
+        arrays: list[npt.NDArray[Any]] = [
+            spec.mean,
+            spec.scale,
+            spec.variance,
+            spec.statistics.mean,
+            spec.statistics.std,
+        ]
         arrays += [bound for bound in (spec.lower, spec.upper) if bound is not None]
         if any(array.shape != (len(spec.columns),) for array in arrays) or spec.rows < 1:
             raise DataError(f"the attributes of {place} are damaged: lengths do not match")
@@ -183,8 +189,11 @@ class Dataset:
         self._x = group["X"]
 
     def __repr__(self) -> str:
-        s = self.spec
-        return f"Dataset({str(self.path)!r}, rows={s.rows}, columns={len(s.columns)}, bits={s.quantizer.bits})"
+        spec = self.spec
+        return (
+            f"Dataset({str(self.path)!r}, rows={spec.rows}, columns={len(spec.columns)}, "
+            f"bits={spec.quantizer.bits}, samples={spec.quantizer.samples})"
+        )
 
     def chunk_key(self, chunk: int) -> str:
         """Return the key of a chunk below the dataset's path."""
@@ -220,12 +229,11 @@ class Dataset:
             ) from None
         except OSError as error:
             raise DataError(f"chunk {key} of {self.path} cannot be read: {error}") from error
-        view = memoryview(data)
-        body, stored = view[:-_CHECKSUM_BYTES], view[-_CHECKSUM_BYTES:]
+        body = np.frombuffer(data, np.uint8)[:-_CHECKSUM_BYTES]
         try:
-            if google_crc32c.value(bytes(body)) != int.from_bytes(stored, "little"):
+            if google_crc32c.value(body) != int.from_bytes(data[-_CHECKSUM_BYTES:], "little"):
                 raise ChunkError("its checksum does not match: truncated or corrupted")
-            encoded = EncodedChunk.parse(body)
+            encoded = EncodedChunk.parse(memoryview(data)[:-_CHECKSUM_BYTES])
             self._require_ours(encoded, chunk)
         except ChunkError as error:
             raise DataError(
@@ -241,8 +249,8 @@ class Dataset:
             header.quantizer == spec.quantizer
             and header.box == (spec.rows_of_chunk(chunk), len(spec.columns))
             and header.first_tile == first_tile
-            and (encoded.lower is None or np.array_equal(encoded.lower, spec.lower))
-            and (encoded.lower is None or np.array_equal(encoded.upper, spec.upper))
+            and _same(encoded.lower, spec.lower)
+            and (encoded.lower is None or _same(encoded.upper, spec.upper))
         )
         if not same:
             raise ChunkError("it belongs to another dataset (levels, seed or position differ)")
@@ -258,6 +266,12 @@ class Dataset:
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise DataError(f"the targets y of {self.path} cannot be read: {error}") from error
         return target.reshape(stop - start, -1).astype(np.float64)
+
+
+def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return np.array_equal(left, right)
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:

@@ -144,10 +144,10 @@ class _Run:
             schedule = replace(schedule, step_size=schedule.step_size / 4)
         else:
             raise TrainingError(
-                f"training diverged down to step size {schedule.step_size:g}: try --sampling naive, "
-                "more bits, or an l2 penalty"
+                f"training diverged down to step size {schedule.step_size:g}: try "
+                "--sampling naive, more bits, or an l2 penalty"
             )
-        estimate, records, best = outcome
+        estimate, records, validation_loss = outcome
         final = self._score(*estimate, held_out=False)
         seconds = time.perf_counter() - began
         loss = self._mean_loss(final.loss_sum, final.rows)
@@ -155,7 +155,7 @@ class _Run:
             model=self._model(estimate, schedule, records, loss),
             epochs=tuple(records),
             loss=loss,
-            validation_loss=best,
+            validation_loss=validation_loss,
             seconds=seconds,
         )
 
@@ -188,8 +188,7 @@ class _Run:
         """Run all epochs; None if the iteration diverged."""
         state = initial_state(self._problem)
         records: list[EpochRecord] = []
-        kept: tuple[F64, F64] | None = None
-        best, waited = math.inf, 0
+        kept, kept_loss, waited = state.estimate(), None, 0
         for epoch in range(self._plan.epochs):
             began = time.perf_counter()
             state = self._epoch(epoch, schedule, state.without_counts())
@@ -197,30 +196,31 @@ class _Run:
             if not self._sound(state):
                 return None
             estimate = state.estimate()
-            held_out = self._score(*estimate, held_out=True) if self._plan.held_out else None
-            validation = held_out and self._mean_loss(held_out.loss_sum, held_out.rows)
+            read, validation = state.bytes_read, None
+            if self._plan.held_out:
+                held_out = self._score(*estimate, held_out=True)
+                validation = self._mean_loss(held_out.loss_sum, held_out.rows)
+                read += held_out.bytes_read
             records.append(
                 EpochRecord(
                     epoch=epoch + 1,
                     loss=loss,
                     validation_loss=validation,
                     seconds=time.perf_counter() - began,
-                    bytes_read=state.bytes_read + (held_out.bytes_read if held_out else 0),
+                    bytes_read=read,
                 )
             )
             if progress is not None:
                 progress(records[-1], self._plan.epochs)
-            if validation is None or validation < best:
-                best, kept, waited = validation or math.inf, estimate, 0
+            if self._options.patience is None or validation is None:
+                kept, kept_loss = estimate, validation
+            elif kept_loss is None or validation < kept_loss:
+                kept, kept_loss, waited = estimate, validation, 0
             else:
                 waited += 1
-            if self._options.patience is None:
-                kept = estimate
-            elif waited >= self._options.patience:
-                break
-        assert kept is not None
-        last = records[-1].validation_loss
-        return kept, records, best if self._options.patience is not None else last
+                if waited >= self._options.patience:
+                    break
+        return kept, records, kept_loss
 
     def _epoch(self, epoch: int, schedule: Schedule, state: State) -> State:
         from dask import delayed

@@ -7,7 +7,6 @@ value that the kernels apply anyway. `to_model` folds it out again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,19 +192,18 @@ class LoadedTiles:
         return out
 
 
-def load_tiles(dataset: Dataset, problem: Problem, tiles: Sequence[int]) -> LoadedTiles:
+def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64]) -> LoadedTiles:
     """Fetch the chunks that hold the given tiles; codes stay packed."""
     spec = dataset.spec
     per_chunk = spec.chunk_rows // TILE_ROWS
-    wanted = np.asarray(tiles, np.int64)
-    numbers, where = np.unique(wanted // per_chunk, return_inverse=True)
+    numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
     chunks = [dataset.read_chunk(int(number)) for number in numbers]
     targets = []
     for number in numbers.tolist():
         start = number * spec.chunk_rows
         target = dataset.read_target(start, start + spec.rows_of_chunk(number))
         targets.append(problem.scale_target(target))
-    refs = np.stack([where, wanted % per_chunk], axis=1).astype(np.uint32)
+    refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
     batch = TileBatch(
         codes=[chunk.codes for chunk in chunks],
         targets=targets,

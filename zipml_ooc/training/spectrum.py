@@ -93,7 +93,7 @@ def measure(path: str, problem: Problem, plan: Plan, window: int, max_tiles: int
     moments = np.zeros((problem.columns,) * 2) if dense else None
     if not len(tiles):
         return Spectrum(0, moments, 0.0, 0.0)
-    loaded = load_tiles(open_cached(path), problem, np.sort(tiles).tolist())
+    loaded = load_tiles(open_cached(path), problem, np.sort(tiles))
     norm2 = norm4 = 0.0
     for values in _scaled_blocks(loaded, problem):
         squares = np.square(values).sum(axis=1)
