@@ -85,7 +85,7 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
             position[r] = grid[r].position(block[c][r]);
             const double p = (position[r] & 0xFFFF) * 0x1p-16;
             const double step = static_cast<double>(grid[r].step) / grid[r].factor;
-            sum += p * (1.0 - p) * step * step;
+            sum += p > 0 ? p * (1.0 - p) * step * step : 0.0;  // the step may be infinite
           }
           for (size_t r = rows; r < 64; ++r) position[r] = 0;
           if (row_variance) row_variance[c0 + c] += sum;

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .quantizer import TILE_ROWS, Quantizer
 from .rng import quantize_draws
 
-__all__ = ["decode_codes", "encode_codes", "levels", "positions"]
+__all__ = ["decode_codes", "encode_codes", "levels", "positions", "unpack_codes", "variance_sums"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 _EXTREMES = {
@@ -106,6 +106,29 @@ def positions(
     for i, grid in enumerate(_grids(lower, upper, quantizer, half)):
         part = np.s_[i, :] if lower is None else np.s_[:, i]
         out[part] = grid.positions(matrix[part])
+    return out
+
+
+def variance_sums(
+    matrix: FloatArray,
+    quantizer: Quantizer,
+    lower: FloatArray | None,
+    upper: FloatArray,
+    *,
+    half: bool = False,
+) -> npt.NDArray[Any]:
+    """Return the variance table: exact integers for column scales, doubles for row scales."""
+    up = positions(matrix, quantizer, lower, upper, half=half) & 0xFFFF
+    if lower is not None:
+        return np.asarray((up * (65536 - up)).sum(axis=0), np.uint64)
+    with np.errstate(over="ignore", invalid="ignore"):  # the step may be infinite
+        grids = _grids(lower, upper, quantizer, half)
+        step = np.array([float(g.step) / float(g.factor) for g in grids])[:, None]
+        p = up / 65536
+        terms = np.where(up > 0, p * (1 - p) * step * step, 0.0)
+        out = np.zeros(matrix.shape[1])
+        for start in range(0, len(matrix), TILE_ROWS):
+            out += np.cumsum(terms[start : start + TILE_ROWS], axis=0)[-1]  # in the order of rows
     return out
 
 
