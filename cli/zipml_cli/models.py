@@ -1,0 +1,220 @@
+"""The commands that make and use models: train, evaluate, predict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from . import options as opt
+from .render import epoch_progress, number, print_facts, print_json, row_progress
+
+
+def train(
+    dataset: opt.DatasetPath,
+    out: opt.ModelOut = None,
+    loss: opt.LossName = opt.Loss.AUTO,
+    l2: opt.L2 = 0.0,
+    sampling: opt.SamplingName = opt.Sampling.AUTO,
+    double_form: opt.DoubleFormName = opt.DoubleForm.MEAN,
+    epochs: opt.Epochs = None,
+    batch_rows: opt.BatchRows = 64,
+    step_size: opt.StepSize = None,
+    shrinkage: opt.Shrinkage = None,
+    average: opt.Average = True,
+    validation: opt.Validation = 0.0,
+    patience: opt.Patience = None,
+    intercept: opt.Intercept = True,
+    seed: opt.Seed = 0,
+    threads: opt.Threads = None,
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    force: opt.Force = False,
+    json: opt.Json = False,
+) -> None:
+    """Train a linear model on a compressed dataset.
+
+    The model is the same on any number of threads, workers or machines.
+
+    \b
+    Examples:
+      zipml train houses.zarr --out houses.zipml
+      zipml train houses.zarr --out houses.zipml --l2 1e-3 --force
+      zipml train houses.zarr --validation 0.1 --patience 3 --json
+      zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786
+    """
+    from zipml_ooc import TrainOptions
+    from zipml_ooc import train as run
+
+    train_options = TrainOptions(
+        loss=loss.value,
+        l2=l2,
+        sampling=sampling.value,
+        double_form=double_form.value,
+        epochs=epochs,
+        batch_rows=batch_rows,
+        step_size=step_size,
+        shrinkage=shrinkage,
+        average=average,
+        validation=validation,
+        patience=patience,
+        fit_intercept=intercept,
+        seed=seed,
+    )
+    if out is not None:
+        _check_model_file(out, force=force)
+    with epoch_progress(json_wanted=json) as progress:
+        result = run(
+            dataset,
+            train_options,
+            threads=threads,
+            workers=workers,
+            scheduler=scheduler,
+            progress=progress,
+        )
+    model, record = result.model, result.model.record
+    if out is not None:
+        model.save(out)
+    if json:
+        print_json(
+            {
+                "epochs": [asdict(epoch) for epoch in result.epochs],
+                "loss": result.loss,
+                "validation_loss": result.validation_loss,
+                "seconds": result.seconds,
+                "model": None if out is None else str(out),
+                "rows": record["rows"],
+                "columns": len(model.columns),
+                "step_size": record["step_size"],
+                "shrinkage": record["shrinkage"],
+                "sampling": record["sampling"],
+            }
+        )
+        return
+    facts = [
+        ("data", f"{record['rows']:,} rows x {len(model.columns):,} columns"),
+        ("method", f"{model.loss} loss, {record['sampling']} sampling"),
+        ("step size", number(record["step_size"])),
+        ("shrinkage", number(record["shrinkage"])),
+        ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),
+        ("loss", number(result.loss)),
+    ]
+    if result.validation_loss is not None:
+        facts.append(("validation", number(result.validation_loss)))
+    facts.append(("model", "not saved (--out FILE saves it)" if out is None else str(out)))
+    print_facts(facts)
+
+
+def evaluate(
+    model: opt.ModelPath,
+    data: opt.Data,
+    target: opt.Target = None,
+    format_name: opt.FormatName = None,
+    x_name: opt.XName = "X",
+    y_name: opt.YName = "y",
+    header: opt.Header = True,
+    delimiter: opt.Delimiter = None,
+    json: opt.Json = False,
+) -> None:
+    """Score a model on data whose target is known.
+
+    Numbers get R2, RMSE and MAE, classes accuracy, log loss and AUC.
+
+    \b
+    Examples:
+      zipml evaluate houses.zipml houses-test.csv
+      zipml evaluate houses.zipml houses.zarr --json
+    """
+    from zipml_ooc import evaluate as run
+
+    source_options = opt.source_options(
+        target=target,
+        format_name=format_name,
+        x_name=x_name,
+        y_name=y_name,
+        header=header,
+        delimiter=delimiter,
+    )
+    with row_progress(json_wanted=json) as progress:
+        scores = run(
+            model,
+            data,
+            source_options=source_options,
+            progress=lambda done, total: progress("evaluate", done, total),
+        )
+    if json:
+        print_json(scores)
+        return
+    labels = {
+        "r2": "R2",
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "accuracy": "accuracy",
+        "log_loss": "log loss",
+        "auc": "AUC",
+    }
+    print_facts(
+        [
+            ("rows", f"{scores['rows']:,}"),
+            *((labels[key], number(value)) for key, value in scores.items() if key in labels),
+        ]
+    )
+
+
+def predict(
+    model: opt.ModelPath,
+    data: opt.Data,
+    out: opt.PredictionsOut,
+    target: opt.Target = None,
+    format_name: opt.FormatName = None,
+    x_name: opt.XName = "X",
+    y_name: opt.YName = "y",
+    header: opt.Header = True,
+    delimiter: opt.Delimiter = None,
+    force: opt.Force = False,
+    json: opt.Json = False,
+) -> None:
+    """Write a model's predictions for data.
+
+    The data need no target. Tables get a column for each target, and for
+    classes the probability of the second one.
+
+    \b
+    Examples:
+      zipml predict houses.zipml new-houses.csv --out prices.csv
+      zipml predict houses.zipml 'new-*.parquet' --out prices.parquet --force
+    """
+    from zipml_ooc import predict as run
+
+    source_options = opt.source_options(
+        target=target,
+        format_name=format_name,
+        x_name=x_name,
+        y_name=y_name,
+        header=header,
+        delimiter=delimiter,
+    )
+    with row_progress(json_wanted=json) as progress:
+        result = run(
+            model,
+            data,
+            out,
+            source_options=source_options,
+            force=force,
+            progress=lambda done, total: progress("predict", done, total),
+        )
+    if json:
+        print_json(result)
+    else:
+        print_facts([("wrote", result["path"]), ("rows", f"{result['rows']:,}")])
+
+
+def _check_model_file(path: Path, *, force: bool) -> None:
+    """Refuse, before an hour of training, a place where the model cannot go."""
+    from zipml_ooc import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give the name of a file in it")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists: choose another name or use --force")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"the folder {path.absolute().parent} does not exist")

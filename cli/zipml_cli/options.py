@@ -1,0 +1,367 @@
+"""Every option and argument that a command takes, declared once.
+
+The allowed names repeat those of the library, so that help and completion need not import it; a
+test compares them. Numbers are the library's to judge.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from zipml_ooc import SourceOptions
+
+
+class Task(StrEnum):
+    """What the target is."""
+
+    AUTO = "auto"
+    REGRESSION = "regression"
+    CLASSIFICATION = "classification"
+
+
+class Scale(StrEnum):
+    """What the outer levels span."""
+
+    COLUMN = "column"
+    ROW = "row"
+    ROW_L2 = "row-l2"
+
+
+class Nan(StrEnum):
+    """What to do with missing values."""
+
+    ERROR = "error"
+    MEAN = "mean"
+
+
+class Categorical(StrEnum):
+    """What to do with text columns."""
+
+    ERROR = "error"
+    ONE_HOT = "one-hot"
+
+
+class Format(StrEnum):
+    """Formats of sources."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    NPY = "npy"
+    NPZ = "npz"
+    SVMLIGHT = "svmlight"
+    HDF5 = "hdf5"
+    ZARR = "zarr"
+
+
+class Loss(StrEnum):
+    """Losses."""
+
+    AUTO = "auto"
+    SQUARED = "squared"
+    LOGISTIC = "logistic"
+
+
+class Sampling(StrEnum):
+    """Gradient estimators."""
+
+    AUTO = "auto"
+    DOUBLE = "double"
+    CORRECTED = "corrected"
+    NAIVE = "naive"
+
+
+class DoubleForm(StrEnum):
+    """Forms of double sampling."""
+
+    MEAN = "mean"
+    SPLIT = "split"
+
+
+class Kind(StrEnum):
+    """Synthetic sets."""
+
+    REGRESSION = "regression"
+    CLASSIFICATION = "classification"
+
+
+# Shared by several commands.
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", help="Random seed; the same seed gives the same bytes."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Threads.", show_default="one for each core"),
+]
+Bits = Annotated[
+    int, typer.Option("--bits", metavar="N", help="Bits of a value, 1 to 8: 2**bits levels.")
+]
+DatasetPath = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="A dataset made by zipml compress.")
+]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model made by zipml train.")]
+Data = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA", help="A compressed dataset, or sources as for zipml compress."),
+]
+
+# How to read a source.
+
+Target = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="NAME|INDEX",
+        help="Target column by name or number (-1: the last one); repeat it for several.",
+    ),
+]
+FormatName = Annotated[
+    Format | None,
+    typer.Option("--format", help="Format of the source.", show_default="from the file name"),
+]
+XName = Annotated[
+    str, typer.Option("--x-name", metavar="NAME", help="Array of features (npz, HDF5, Zarr).")
+]
+YName = Annotated[
+    str, typer.Option("--y-name", metavar="NAME", help="Array of targets (npz, HDF5, Zarr).")
+]
+Header = Annotated[
+    bool, typer.Option("--header/--no-header", help="CSV: the first line holds the names.")
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="CSV: what separates fields; 'tab' is a tab.",
+        show_default="a comma; in .tsv a tab",
+    ),
+]
+
+
+def source_options(
+    *,
+    target: list[str] | None,
+    format_name: Format | None,
+    x_name: str,
+    y_name: str,
+    header: bool,
+    delimiter: str | None,
+) -> SourceOptions:
+    """The library's form of the options of a source."""
+    from zipml_ooc import SourceOptions
+
+    return SourceOptions(
+        target=tuple(target or ()),
+        format=format_name and format_name.value,
+        x_name=x_name,
+        y_name=y_name,
+        header=header,
+        delimiter="\t" if delimiter in ("tab", "\\t") else delimiter,
+    )
+
+
+# zipml compress
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Files, globs, folders or URLs of one format: CSV, Parquet, npy, npz, svmlight, "
+        "HDF5, Zarr.",
+    ),
+]
+Destination = Annotated[Path, typer.Argument(metavar="DEST", help="Where the Zarr group goes.")]
+TaskName = Annotated[
+    Task,
+    typer.Option(
+        "--task", help="What the target is; auto takes text and two different values as classes."
+    ),
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--samples",
+        metavar="N",
+        help="Roundings of a value, 1 or 2; 2 is double sampling and takes one bit more.",
+    ),
+]
+ScaleName = Annotated[
+    Scale, typer.Option("--scale", help="Spread the levels over each column or each row.")
+]
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize/--no-standardize",
+        help="Store columns with mean 0 and standard deviation 1.",
+    ),
+]
+NanPolicy = Annotated[
+    Nan, typer.Option("--nan", help="Refuse missing values, or take the column's mean.")
+]
+CategoricalPolicy = Annotated[
+    Categorical,
+    typer.Option("--categorical", help="Refuse text columns, or make one column a value."),
+]
+ChunkRows = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk-rows",
+        metavar="N",
+        help="Rows of a chunk.",
+        show_default="about four million values",
+    ),
+]
+ZarrFormat = Annotated[
+    int, typer.Option("--zarr-format", metavar="N", help="Zarr format to write, 2 or 3.")
+]
+
+# zipml info
+
+ColumnsShown = Annotated[
+    int, typer.Option("--columns", metavar="N", min=0, help="Columns in the table; 0 shows none.")
+]
+
+# zipml train
+
+ModelOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Where the model goes; not saved without it."),
+]
+LossName = Annotated[
+    Loss, typer.Option("--loss", help="auto: logistic for classes, squared for numbers.")
+]
+L2 = Annotated[
+    float,
+    typer.Option(
+        "--l2", metavar="NUMBER", help="Strength of the penalty l2 / 2 * |coefficients|**2."
+    ),
+]
+SamplingName = Annotated[
+    Sampling,
+    typer.Option(
+        "--sampling",
+        help="Gradient estimator; auto: double on two samples, corrected on one. naive ignores "
+        "the rounding and is biased.",
+    ),
+]
+DoubleFormName = Annotated[
+    DoubleForm,
+    typer.Option("--double-form", help="split is the paper's form, mean has less noise."),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        metavar="N",
+        help="Passes over the data.",
+        show_default="5 to 200, by the rows",
+    ),
+]
+BatchRows = Annotated[int, typer.Option("--batch-rows", metavar="N", help="Rows of a mini-batch.")]
+StepSize = Annotated[
+    float | None,
+    typer.Option("--step-size", metavar="NUMBER", help="Step size.", show_default="from the data"),
+]
+Shrinkage = Annotated[
+    float | None,
+    typer.Option(
+        "--shrinkage",
+        metavar="NUMBER",
+        help="Part of the correction to apply, 0 to 1.",
+        show_default="from the data",
+    ),
+]
+Average = Annotated[
+    bool, typer.Option("--average/--no-average", help="Average the models of the second half.")
+]
+Validation = Annotated[
+    float,
+    typer.Option("--validation", metavar="NUMBER", help="Part of the rows to hold out, 0 up to 1."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        metavar="N",
+        help="Stop after so many epochs without a better validation loss.",
+        show_default="never",
+    ),
+]
+Intercept = Annotated[bool, typer.Option("--intercept/--no-intercept", help="Fit an intercept.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", help="Train on so many local processes instead of threads."
+    ),
+]
+
+
+def _check_address(address: str | None) -> str | None:
+    """Refuse at once what Dask would only refuse after a timeout."""
+    if address is None or re.fullmatch(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+", address):
+        return address
+    raise typer.BadParameter(f"{address!r} is no address like tcp://10.0.0.5:8786")
+
+
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        callback=_check_address,
+        help="Train on a running Dask cluster (tcp://...).",
+    ),
+]
+
+# zipml predict
+
+PredictionsOut = Annotated[
+    Path,
+    typer.Option("--out", metavar="FILE", help="A .csv, .parquet or .npy file to write."),
+]
+
+# zipml synth
+
+SynthDestination = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DEST", help="A .npz, .npy, .csv, .csv.gz or .parquet file, or a .zarr group."
+    ),
+]
+KindName = Annotated[Kind, typer.Option("--kind", help="What the target is.")]
+Rows = Annotated[int, typer.Option("--rows", metavar="N", help="Rows.")]
+Columns = Annotated[int, typer.Option("--columns", metavar="N", help="Feature columns.")]
+Noise = Annotated[
+    float, typer.Option("--noise", metavar="NUMBER", help="Noise of the target beside the signal.")
+]
+Condition = Annotated[
+    float,
+    typer.Option(
+        "--condition", metavar="NUMBER", help="Largest variance of a column over the smallest."
+    ),
+]
+TestRows = Annotated[
+    int,
+    typer.Option("--test-rows", metavar="N", help="Further rows for a second file, DEST-test."),
+]
+
+# zipml demo
+
+DemoFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir", metavar="FOLDER", help="Keep the files here.", show_default="remove them"
+    ),
+]
