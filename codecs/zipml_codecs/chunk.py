@@ -272,7 +272,7 @@ def _as_halves(
 
 def _content_hash(matrix: FloatArray) -> int:
     """Stands for the global row where a codec does not know it (written through plain Zarr)."""
-    data = np.ascontiguousarray(matrix)
+    data = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("<"))
     digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 

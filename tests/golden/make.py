@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-
 from zipml_codecs import EncodedChunk, Quantizer, encode_chunk
 
 HERE = Path(__file__).parent

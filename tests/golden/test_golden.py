@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-
 from zipml_codecs import EncodedChunk, Quantizer, encode_chunk
 from zipml_codecs.numcodecs_codec import Quantize
 
