@@ -199,6 +199,11 @@ class Dataset:
         """Return the key of a chunk below the dataset's path."""
         return f"X/{self._x.metadata.encode_chunk_key((chunk, 0))}"
 
+    @cached_property
+    def stamp(self) -> int:
+        """Time of the last change of the metadata, for caches."""
+        return _stamp(self.path)
+
     @property
     def zarr_format(self) -> int:
         """Zarr format of the group: 2 or 3."""
@@ -311,6 +316,11 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         raise DataError(f"{place} lacks its array X or it is damaged: {error}") from error
 
 
+def _stamp(path: Path) -> int:
+    metadata = [path / name for name in ("zarr.json", ".zattrs")]
+    return max((m.stat().st_mtime_ns for m in metadata if m.exists()), default=0)
+
+
 @lru_cache(maxsize=8)
 def _cached(path: str, stamp: int) -> Dataset:
     return open_dataset(path)
@@ -318,6 +328,4 @@ def _cached(path: str, stamp: int) -> Dataset:
 
 def open_cached(path: str) -> Dataset:
     """Open a dataset once per process: what tasks on workers use."""
-    metadata = [Path(path) / name for name in ("zarr.json", ".zattrs")]
-    stamp = max((m.stat().st_mtime_ns for m in metadata if m.exists()), default=0)
-    return _cached(path, stamp)
+    return _cached(path, _stamp(Path(path)))

@@ -19,7 +19,7 @@ from .plan import Plan, make_plan
 from .problem import F64, Problem, make_problem, resolve_sampling
 from .runner import Runner, open_runner
 from .spectrum import Spectrum, measure, sample_windows, shrinkage, step_size
-from .tasks import Schedule, Score, State, advance, initial_state, merge, score, total
+from .tasks import Job, Schedule, Score, State, advance, initial_state, merge, score, total
 
 __all__ = ["EpochRecord", "TrainResult", "TrainingError", "train"]
 
@@ -127,19 +127,35 @@ class _Run:
     ) -> None:
         self._dataset, self._options = dataset, options
         self._problem, self._plan, self._runner = problem, plan, runner
-        self._path = str(dataset.path.absolute())
+        # Step and shrinkage are not known before the spectrum is.
+        self._job = Job(
+            path=str(dataset.path.absolute()),
+            problem=problem,
+            plan=plan,
+            schedule=Schedule(step_size=0.0, shrinkage=0.0, average=options.average),
+            fit_intercept=options.fit_intercept,
+            batch_tiles=options.batch_tiles,
+        )
+
+    def _shared(self) -> Any:
+        """The job as one node of the graph: it is not taken apart, and reaches a worker once."""
+        from dask import delayed
+
+        return delayed(self._job, traverse=False)
 
     def train(self, progress: Progress | None) -> TrainResult:
         began = time.perf_counter()
         schedule = self._schedule()
         for _ in range(_RESTARTS):
-            outcome = self._epochs(schedule, progress)
+            self._job = replace(self._job, schedule=schedule)
+            outcome = self._epochs(progress)
             if outcome is not None:
                 break
             if self._options.step_size is not None:
                 raise TrainingError(
-                    f"training diverged with step size {schedule.step_size:g}: use a smaller one, "
-                    "or leave it out to have it chosen"
+                    f"training diverged with step size {schedule.step_size:g}: use a smaller one "
+                    "or leave it out to have it chosen; if that does not help, try --sampling "
+                    "naive, more bits, or an l2 penalty"
                 )
             schedule = replace(schedule, step_size=schedule.step_size / 4)
         else:
@@ -149,14 +165,13 @@ class _Run:
             )
         estimate, records, validation_loss = outcome
         final = self._score(*estimate, held_out=False)
-        seconds = time.perf_counter() - began
         loss = self._mean_loss(final.loss_sum, final.rows)
         return TrainResult(
             model=self._model(estimate, schedule, records, loss),
             epochs=tuple(records),
             loss=loss,
             validation_loss=validation_loss,
-            seconds=seconds,
+            seconds=time.perf_counter() - began,
         )
 
     def _schedule(self) -> Schedule:
@@ -173,17 +188,14 @@ class _Run:
         from dask import delayed
 
         windows, tiles = sample_windows(self._plan, self._problem)
+        task, job = delayed(measure), self._shared()
         parts = [
-            delayed(measure)(
-                self._path, self._problem, self._plan, window, tiles,
-                dask_key_name=f"spectrum-window{window}",
-            )
-            for window in windows
-        ]  # fmt: skip
+            task(job, window, tiles, dask_key_name=f"spectrum-window{window}") for window in windows
+        ]
         return self._runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
 
     def _epochs(
-        self, schedule: Schedule, progress: Progress | None
+        self, progress: Progress | None
     ) -> tuple[tuple[F64, F64], list[EpochRecord], float | None] | None:
         """Run all epochs; None if the iteration diverged."""
         state = initial_state(self._problem)
@@ -191,7 +203,7 @@ class _Run:
         kept, kept_loss, waited = state.estimate(), None, 0
         for epoch in range(self._plan.epochs):
             began = time.perf_counter()
-            state = self._epoch(epoch, schedule, state.without_counts())
+            state = self._epoch(epoch, state.without_counts())
             loss = self._mean_loss(state.loss_sum, state.rows)
             if not self._sound(state):
                 return None
@@ -222,20 +234,16 @@ class _Run:
                     break
         return kept, records, kept_loss
 
-    def _epoch(self, epoch: int, schedule: Schedule, state: State) -> State:
+    def _epoch(self, epoch: int, state: State) -> State:
         from dask import delayed
 
-        task = delayed(advance)
-        fit = (self._options.fit_intercept, self._options.batch_tiles)
-        value: Any = state
+        task, job = delayed(advance), self._shared()
+        value: Any = delayed(state, traverse=False)
         for number, steps in enumerate(self._plan.rounds(epoch)):
             ends = [
-                task(
-                    self._path, self._problem, self._plan, schedule, fit, step, value,
-                    dask_key_name=f"advance-epoch{epoch}-window{step.window}",
-                )
+                task(job, step, value, dask_key_name=f"advance-epoch{epoch}-window{step.window}")
                 for step in steps
-            ]  # fmt: skip
+            ]
             value = delayed(merge)(value, ends, dask_key_name=f"merge-epoch{epoch}-round{number}")
         return self._runner.compute(value)  # type: ignore[no-any-return]
 
@@ -243,13 +251,12 @@ class _Run:
         from dask import delayed
 
         name = "validate" if held_out else "evaluate"
+        task, job = delayed(score), self._shared()
+        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
         parts = [
-            delayed(score)(
-                self._path, self._problem, self._plan, window, model, intercept, held_out=held_out,
-                dask_key_name=f"{name}-window{window}",
-            )
+            task(job, window, *at, held_out=held_out, dask_key_name=f"{name}-window{window}")
             for window in range(self._plan.windows)
-        ]  # fmt: skip
+        ]
         return self._runner.compute(delayed(total)(parts, dask_key_name=f"{name}-total"))  # type: ignore[no-any-return]
 
     def _mean_loss(self, loss_sum: float, rows: int) -> float:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk
 from zipml_codecs._native import TileBatch
 
+from ..cache import ByteCache
 from ..dataset import Dataset, DatasetSpec
 from ..errors import UsageError
 from .options import TrainOptions
@@ -170,6 +171,7 @@ class LoadedTiles:
     tiles : (count, 2) uint32
         Chunk in this list, and tile in the chunk.
     bytes_read : int
+        Size of the encoded chunks, whether they came from the store or from the cache.
     """
 
     batch: TileBatch
@@ -192,17 +194,35 @@ class LoadedTiles:
         return out
 
 
+# Encoded chunks and targets that this process has read: compressed data often fits in memory
+# where the raw data did not.
+_CACHE = ByteCache(128 << 20)
+
+
+def _chunk(dataset: Dataset, number: int) -> EncodedChunk:
+    return _CACHE.get(
+        (dataset.path, dataset.stamp, "X", number),
+        lambda: dataset.read_chunk(number),
+        lambda chunk: chunk.header.total_size,
+    )
+
+
+def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
+    start = number * dataset.spec.chunk_rows
+    stop = start + dataset.spec.rows_of_chunk(number)
+    return _CACHE.get(
+        (dataset.path, dataset.stamp, "y", number, problem.loss),
+        lambda: problem.scale_target(dataset.read_target(start, stop)),
+        lambda target: target.nbytes,
+    )
+
+
 def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64]) -> LoadedTiles:
     """Fetch the chunks that hold the given tiles; codes stay packed."""
-    spec = dataset.spec
-    per_chunk = spec.chunk_rows // TILE_ROWS
+    per_chunk = dataset.spec.chunk_rows // TILE_ROWS
     numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
-    chunks = [dataset.read_chunk(int(number)) for number in numbers]
-    targets = []
-    for number in numbers.tolist():
-        start = number * spec.chunk_rows
-        target = dataset.read_target(start, start + spec.rows_of_chunk(number))
-        targets.append(problem.scale_target(target))
+    chunks = [_chunk(dataset, number) for number in numbers.tolist()]
+    targets = [_target(dataset, problem, number) for number in numbers.tolist()]
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
     batch = TileBatch(
         codes=[chunk.codes for chunk in chunks],
@@ -216,5 +236,5 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
         stored_bits=problem.stored_bits,
         outputs=problem.outputs,
     )
-    read = sum(chunk.header.total_size for chunk in chunks)
-    return LoadedTiles(batch, targets, chunks, refs, read)
+    taken = sum(chunk.header.total_size for chunk in chunks)
+    return LoadedTiles(batch, targets, chunks, refs, taken)

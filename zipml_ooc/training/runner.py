@@ -25,8 +25,11 @@ class _Threads:
 
     def compute(self, value: Any) -> Any:
         import dask
+        import dask.threaded
 
-        return dask.compute(value, scheduler="threads", num_workers=self._threads)[0]
+        # The function and not its name: looking a name up would import distributed, for half a
+        # second.
+        return dask.compute(value, scheduler=dask.threaded.get, num_workers=self._threads)[0]
 
 
 class _Cluster:

@@ -19,6 +19,7 @@ from zipml_codecs import TILE_ROWS
 from ..dataset import open_cached
 from .plan import Plan
 from .problem import F64, LoadedTiles, Problem, load_tiles
+from .tasks import Job
 
 __all__ = ["Spectrum", "measure", "sample_windows", "shrinkage", "step_size"]
 
@@ -86,14 +87,15 @@ def sample_windows(plan: Plan, problem: Problem) -> tuple[list[int], int]:
     return windows, max(1, -(-rows // (TILE_ROWS * len(windows))))
 
 
-def measure(path: str, problem: Problem, plan: Plan, window: int, max_tiles: int) -> Spectrum:
+def measure(job: Job, window: int, max_tiles: int) -> Spectrum:
     """Measure the spectrum of some training tiles of a window."""
+    problem, plan = job.problem, job.plan
     dense = problem.columns <= _DENSE_COLUMNS
     tiles = plan.training_tiles(window, 0)[:max_tiles]
     moments = np.zeros((problem.columns,) * 2) if dense else None
     if not len(tiles):
         return Spectrum(0, moments, 0.0, 0.0)
-    loaded = load_tiles(open_cached(path), problem, np.sort(tiles))
+    loaded = load_tiles(open_cached(job.path), problem, np.sort(tiles))
     norm2 = norm4 = 0.0
     for values in _scaled_blocks(loaded, problem):
         squares = np.square(values).sum(axis=1)

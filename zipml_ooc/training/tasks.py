@@ -16,7 +16,17 @@ from ..dataset import open_cached
 from .plan import Plan, Step
 from .problem import F32, F64, Problem, load_tiles
 
-__all__ = ["Schedule", "Score", "State", "advance", "initial_state", "merge", "score", "total"]
+__all__ = [
+    "Job",
+    "Schedule",
+    "Score",
+    "State",
+    "advance",
+    "initial_state",
+    "merge",
+    "score",
+    "total",
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,18 @@ class Schedule:
     def step_at(self, part: float) -> float:
         """Step size when this part (0 to 1) of the run is done."""
         return self.step_size * min(1.0, max(0.05, 2.0 * (1.0 - part)))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a run share: the dataset's path and how to train on it."""
+
+    path: str
+    problem: Problem
+    plan: Plan
+    schedule: Schedule
+    fit_intercept: bool
+    batch_tiles: int
 
 
 @dataclass(frozen=True)
@@ -83,24 +105,16 @@ def initial_state(problem: Problem) -> State:
     )
 
 
-def advance(
-    path: str,
-    problem: Problem,
-    plan: Plan,
-    schedule: Schedule,
-    fit: tuple[bool, int],
-    step: Step,
-    state: State,
-) -> State:
-    """Run mini-batch SGD over one window; `fit` is (fit the intercept, tiles of a mini-batch)."""
-    fit_intercept, batch_tiles = fit
+def advance(job: Job, step: Step, state: State) -> State:
+    """Run mini-batch SGD over one window."""
+    problem, plan, schedule = job.problem, job.plan, job.schedule
     tiles = plan.training_tiles(step.window, step.epoch)
     if not len(tiles):
         return state
-    loaded = load_tiles(open_cached(path), problem, tiles)
+    loaded = load_tiles(open_cached(job.path), problem, tiles)
     model, intercept = state.model.copy(), state.intercept.copy()
     model_sum, intercept_sum = state.model_sum.copy(), state.intercept_sum.copy()
-    batches = -(-len(tiles) // batch_tiles)
+    batches = -(-len(tiles) // job.batch_tiles)
     middle = (0.5 - step.first) / (step.last - step.first)
     average_from = min(max(int(np.ceil(middle * batches)), 0), batches)
     split = problem.estimator == "split"
@@ -116,8 +130,8 @@ def advance(
         ridge=1.0 - kept if split else -kept,
         variance=problem.variance,
         l2=problem.l2,
-        fit_intercept=fit_intercept,
-        batch_tiles=batch_tiles,
+        fit_intercept=job.fit_intercept,
+        batch_tiles=job.batch_tiles,
         step_first=schedule.step_at(step.first),
         step_last=schedule.step_at(step.last),
         average_from=average_from if schedule.average else batches,
@@ -161,19 +175,18 @@ class Score:
     bytes_read: int
 
 
-def score(
-    path: str, problem: Problem, plan: Plan, window: int, model: F64, intercept: F64, held_out: bool
-) -> Score:
+def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) -> Score:
     """Loss of a window's training rows or held-out rows, with the rounding bias taken out.
 
     For a loss l and a code q of a value a, E l(q.w) exceeds l(a.w) by half of the second
     derivative times the sum of variance times w squared: exactly for the squared loss, to second
     order for the logistic one.
     """
+    problem, plan = job.problem, job.plan
     tiles = plan.held_out_tiles(window) if held_out else plan.kept_tiles(window)
     if not len(tiles):
         return Score(0.0, 0, 0)
-    loaded = load_tiles(open_cached(path), problem, tiles)
+    loaded = load_tiles(open_cached(job.path), problem, tiles)
     margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
     target = loaded.ordered_targets()
     rounding = (problem.variance.astype(np.float64) * model**2).sum(axis=1)

@@ -1,0 +1,63 @@
+"""Small tables that the tests make themselves, and helpers around datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zipml_ooc import CompressOptions, Dataset, SourceOptions, compress
+
+
+def write_csv(path: Path, columns: dict[str, Any]) -> Path:
+    """Write columns of equal length, header first."""
+    names = list(columns)
+    rows = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
+    lines = [",".join(names), *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def regression_npz(path: Path, rows: int = 2000, columns: int = 10, seed: int = 0) -> Path:
+    """A table of correlated, shifted and scaled columns with a linear target."""
+    rng = np.random.default_rng(seed)
+    mixing = np.eye(columns) + 0.3 * rng.standard_normal((columns, columns)) / np.sqrt(columns)
+    x = rng.standard_normal((rows, columns)) @ mixing
+    y = x @ rng.standard_normal(columns) + 0.5 * rng.standard_normal(rows) + 3
+    scales = 10.0 ** rng.uniform(-2, 2, columns)
+    np.savez(path, X=x * scales + 5 * scales, y=y)
+    return path
+
+
+def classes_npz(path: Path, rows: int = 2000, columns: int = 8, seed: int = 0) -> Path:
+    """Two classes from a logistic model."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, columns))
+    margin = 2 * x @ rng.standard_normal(columns) + 0.5
+    y = rng.random(rows) < 1 / (1 + np.exp(-margin))
+    np.savez(path, X=x, y=np.where(y, "yes", "no"))
+    return path
+
+
+def compressed(
+    source: Path, dest: Path, target: tuple[str | int, ...] = (), **options: Any
+) -> Dataset:
+    """Compress with options given by name."""
+    return compress(
+        source, dest, CompressOptions(**options), source_options=SourceOptions(target=target)
+    )
+
+
+def tree_bytes(path: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+def least_squares_loss(x: np.ndarray, y: np.ndarray) -> float:
+    """Smallest half mean squared error of a linear model with intercept."""
+    centred = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
+    design = np.column_stack([centred, np.ones(len(x))])
+    coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
+    return 0.5 * float(np.mean((design @ coefficients - y) ** 2))
