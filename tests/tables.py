@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,11 @@ def least_squares_loss(x: np.ndarray, y: np.ndarray) -> float:
     design = np.column_stack([centred, np.ones(len(x))])
     coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
     return 0.5 * float(np.mean((design @ coefficients - y) ** 2))
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read a gzipped IDX file of unsigned bytes."""
+    raw = gzip.decompress(path.read_bytes())
+    ndim = raw[3]
+    shape = np.frombuffer(raw, ">u4", ndim, offset=4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape.astype(int))

@@ -16,9 +16,9 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import compressed, regression_npz, tree_bytes, write_csv
 from zipml_codecs import EncodedChunk
 
-from tests.tables import compressed, regression_npz, tree_bytes, write_csv
 from zipml_ooc import (
     CompressOptions,
     DataError,

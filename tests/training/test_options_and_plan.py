@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import classes_npz, compressed, regression_npz
 
-from tests.tables import classes_npz, compressed, regression_npz
 from zipml_ooc import TrainOptions, UsageError, train
 from zipml_ooc.training import TrainingError
 from zipml_ooc.training.plan import Plan, make_plan

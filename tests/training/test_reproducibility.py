@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import compressed, regression_npz, tree_bytes
 
-from tests.tables import compressed, regression_npz, tree_bytes
 from zipml_ooc import TrainOptions, train
 from zipml_ooc.training import plan as plan_module
 

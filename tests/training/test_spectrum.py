@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import compressed, regression_npz
 
-from tests.tables import compressed, regression_npz
 from zipml_ooc import TrainOptions, train
 from zipml_ooc.training import spectrum as spectrum_module
 from zipml_ooc.training.spectrum import lanczos
