@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL_DATA = Path(
+    os.environ.get("ZIPML_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +25,7 @@ def real_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = REAL_DATA / name
         if not path.exists():
-            pytest.skip(f"the real data set {name} is not at hand")
+            pytest.skip(f"the real data set {name} is not at hand (ZIPML_TEST_DATA names its folder)")
         return path
 
     return find

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that help and completion ans
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _abandon_stdout()
         return _report(error)
     if code == INTERRUPTED:
-        print("zipml: interrupted", file=sys.stderr)
+        _say_stopped("interrupted")
     return code if isinstance(code, int) else 0
 
 
@@ -137,12 +138,18 @@ def _abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _say_stopped(how: str) -> None:
+    print(f"zipml: {how}", file=sys.stderr)
+    # Whatever Zarr's event loop still had to do is dropped at exit: no news.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def _cleaning_up_on_termination() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the run as an exception does, so that no partial file stays."""
 
     def stop(number: int, frame: Any) -> NoReturn:
-        print("zipml: terminated", file=sys.stderr)
+        _say_stopped("terminated")
         raise SystemExit(TERMINATED)
 
     if threading.current_thread() is not threading.main_thread():

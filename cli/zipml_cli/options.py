@@ -108,9 +108,9 @@ Bits = Annotated[
     int, typer.Option("--bits", metavar="N", help="Bits of a value, 1 to 8: 2**bits levels.")
 ]
 DatasetPath = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="A dataset made by zipml compress.")
+    str, typer.Argument(metavar="DATASET", help="A dataset made by zipml compress.")
 ]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model made by zipml train.")]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model made by zipml train.")]
 Data = Annotated[
     list[str],
     typer.Argument(metavar="DATA", help="A compressed dataset, or sources as for zipml compress."),
@@ -182,7 +182,7 @@ Sources = Annotated[
         "HDF5, Zarr.",
     ),
 ]
-Destination = Annotated[Path, typer.Argument(metavar="DEST", help="Where the Zarr group goes.")]
+Destination = Annotated[str, typer.Argument(metavar="DEST", help="Where the Zarr group goes.")]
 TaskName = Annotated[
     Task,
     typer.Option(
@@ -335,7 +335,7 @@ PredictionsOut = Annotated[
 # zipml synth
 
 SynthDestination = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="DEST", help="A .npz, .npy, .csv, .csv.gz or .parquet file, or a .zarr group."
     ),

@@ -6,7 +6,6 @@ core rounds, packs and unpacks. It knows nothing of Zarr.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -272,6 +271,8 @@ def _as_halves(
 
 def _content_hash(matrix: FloatArray) -> int:
     """Stands for the global row where a codec does not know it (written through plain Zarr)."""
+    import hashlib  # loads OpenSSL, which readers do not need
+
     data = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("<"))
     digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")

@@ -1,0 +1,357 @@
+"""Each command does what it says, in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from zipml_cli import options as opt
+from zipml_cli.render import size
+
+
+def strict(text: str) -> dict:
+    """One JSON object and nothing else, without NaN and Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    value = json.loads(text, parse_constant=refuse)
+    assert isinstance(value, dict)
+    return value
+
+
+COMMANDS = ("compress", "info", "train", "evaluate", "predict", "synth", "demo")
+
+
+def test_help_lists_every_command_and_comes_without_arguments_too(zipml):
+    for arguments in ((), ("--help",), ("-h",)):
+        outcome = zipml(*arguments).must_succeed()
+        assert all(f"\n  {name} " in outcome.out for name in COMMANDS)
+        assert outcome.err == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_examples_one_a_line(zipml, command):
+    text = zipml(command, "--help").must_succeed().out
+    examples = text.split("Examples:\n")[1].split("\n\n")[0].splitlines()
+    assert len(examples) >= 2
+    assert all(line.startswith(f"    zipml {command}") for line in examples)
+
+
+def test_version(zipml):
+    assert re.fullmatch(r"zipml \d+\.\d+\.\d+\n", zipml("--version").must_succeed().out)
+
+
+def test_option_names_are_those_of_the_library():
+    from zipml_codecs.quantizer import NAN_POLICIES, SCALES
+
+    from zipml_ooc.sources.files import FORMATS
+    from zipml_ooc.targets import TASKS
+    from zipml_ooc.training.options import DOUBLE_FORMS, LOSSES, SAMPLINGS
+
+    for names, known in (
+        (opt.Task, TASKS),
+        (opt.Scale, SCALES),
+        (opt.Nan, NAN_POLICIES),
+        (opt.Format, FORMATS),
+        (opt.Loss, LOSSES),
+        (opt.Sampling, SAMPLINGS),
+        (opt.DoubleForm, DOUBLE_FORMS),
+    ):
+        assert [n.value for n in names] == list(known)
+
+
+def test_defaults_are_those_of_the_library():
+    import inspect
+    from dataclasses import asdict
+
+    from zipml_cli import datasets, models
+
+    from zipml_ooc import CompressOptions, SourceOptions, TrainOptions, synth
+
+    def check(command, known, renamed=None):
+        for name, parameter in inspect.signature(command).parameters.items():
+            name = (renamed or {}).get(name, name)
+            if name in known and parameter.default is not inspect.Parameter.empty:
+                assert parameter.default == known[name] or known[name] == (), name
+
+    check(datasets.compress, asdict(CompressOptions()))
+    check(models.train, asdict(TrainOptions()), {"intercept": "fit_intercept"})
+    for command in (datasets.compress, models.evaluate, models.predict):
+        check(command, asdict(SourceOptions()))
+    given = inspect.signature(synth).parameters
+    check(datasets.synth, {name: p.default for name, p in given.items()})
+
+
+def test_compress_says_what_it_wrote(zipml, samples, tmp_path):
+    outcome = zipml("compress", samples.table, tmp_path / "d.zarr", "--target", "price")
+    text = outcome.must_succeed().out
+    assert "400 rows x 3 columns" in text
+    assert "price (regression)" in text
+    assert "times smaller than float32" in text
+    assert outcome.err == ""
+
+
+def test_compress_json_is_the_description_without_the_columns(zipml, samples, tmp_path):
+    facts = strict(
+        zipml(
+            "compress", samples.table, tmp_path / "d.zarr", "--target", "price", "--json"
+        ).must_succeed().out
+    )  # fmt: skip
+    described = strict(zipml("info", tmp_path / "d.zarr", "--json").must_succeed().out)
+    del described["per_column"]
+    assert facts.pop("seconds") > 0
+    assert facts == described
+
+
+def test_compress_passes_every_option_on(zipml, samples, tmp_path):
+    table = samples.table.read_text().splitlines()
+    source = tmp_path / "data.txt"
+    source.write_text("\n".join(line.replace(",", "\t") for line in table[1:]) + "\n")
+    facts = strict(
+        zipml(
+            "compress", source, tmp_path / "d.zarr", "--format", "csv", "--no-header",
+            "--delimiter", "tab", "--target", "-1", "--target", "0", "--task", "regression",
+            "--bits", "3", "--samples", "1", "--scale", "row-l2", "--no-standardize",
+            "--nan", "mean", "--categorical", "one-hot", "--chunk-rows", "100", "--seed", "7",
+            "--zarr-format", "2", "--threads", "1", "--json",
+        ).must_succeed().out
+    )  # fmt: skip
+    expected = {
+        "targets": ["c3", "c0"], "task": "regression", "bits": 3, "samples": 1,
+        "scale": "row-l2", "standardized": False, "nan": "mean", "chunk_rows": 128,
+        "seed": 7, "zarr_format": 2, "columns": 2, "rows": 400,
+    }  # fmt: skip
+    assert {key: facts[key] for key in expected} == expected
+
+
+def test_compress_reads_arrays_by_name_and_several_files(zipml, tmp_path):
+    for part in (0, 1):
+        x = np.arange(30.0).reshape(10, 3) + part
+        np.savez(tmp_path / f"part{part}.npz", data=x, goal=x[:, 0])
+    names = ("--x-name", "data", "--y-name", "goal", "--json")
+    facts = strict(
+        zipml("compress", tmp_path / "part*.npz", tmp_path / "a.zarr", *names).must_succeed().out
+    )
+    both = (tmp_path / "part0.npz", tmp_path / "part1.npz")
+    same = strict(zipml("compress", *both, tmp_path / "b.zarr", *names).must_succeed().out)
+    assert facts["rows"] == same["rows"] == 20
+    assert facts["targets"] == ["goal"]
+
+
+def test_compress_force_replaces_a_dataset(zipml, samples, tmp_path):
+    for bits in (4, 2):
+        zipml(
+            "compress", samples.table, tmp_path / "d.zarr", "--bits", bits, "--force"
+        ).must_succeed()
+    assert strict(zipml("info", tmp_path / "d.zarr", "--json").out)["bits"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["d.zarr"]
+
+
+def test_info_json_is_what_describe_says(zipml, samples):
+    from zipml_ooc import describe
+
+    facts = strict(zipml("info", samples.dataset, "--json").must_succeed().out)
+    assert facts == describe(samples.dataset)
+
+
+def test_info_shows_as_many_columns_as_asked_for(zipml, samples):
+    text = zipml("info", samples.dataset, "--columns", "2").must_succeed().out
+    assert re.search(r"^a .*\nb .*\nand 1 more columns", text, re.MULTILINE)
+    whole = zipml("info", samples.dataset).must_succeed().out
+    assert "more columns" not in whole
+    header = next(line for line in whole.splitlines() if line.startswith("column"))
+    assert header.split()[1:] == ["min", "max", "mean", "std", "step", "variance", "missing"]
+    assert str(samples.table) in whole
+    assert "\ncolumn" not in zipml("info", samples.dataset, "--columns", "0").must_succeed().out
+
+
+def test_info_shows_names_that_would_steer_a_terminal_or_a_table(zipml, tmp_path, csv):
+    nasty = ["[red]x[/red]", "\x1b[31mred", "é" * 60, "y"]
+    csv(tmp_path / "t.csv", nasty, np.arange(40.0).reshape(10, 4) ** 0.5)
+    zipml("compress", tmp_path / "t.csv", tmp_path / "d.zarr").must_succeed()
+    text = zipml("info", tmp_path / "d.zarr").must_succeed().out
+    assert "[red]x[/red]" in text
+    assert "é" * 60 in text
+    assert "\x1b" not in text
+    assert r"\x1b[31mred" in text
+
+
+def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
+    out = tmp_path / "m.zipml"
+    facts = strict(
+        zipml(
+            "train", samples.dataset, "--out", out, "--epochs", 3, "--validation", 0.2, "--json"
+        ).must_succeed().out
+    )  # fmt: skip
+    assert set(facts) == {
+        "epochs", "loss", "validation_loss", "seconds", "model", "rows", "columns",
+        "step_size", "shrinkage", "sampling",
+    }  # fmt: skip
+    assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
+    for epoch in facts["epochs"]:
+        assert set(epoch) == {"epoch", "loss", "validation_loss", "seconds", "bytes_read"}
+        assert epoch["bytes_read"] > 0
+    assert (facts["rows"], facts["columns"], facts["sampling"]) == (400, 3, "double")
+    assert facts["model"] == str(out)
+    assert out.is_file()
+
+
+def test_train_without_out_saves_nothing_and_says_so(zipml, samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = zipml("train", samples.dataset, "--epochs", 2).must_succeed()
+    assert "not saved" in outcome.out
+    facts = strict(zipml("train", samples.dataset, "--epochs", 2, "--json").must_succeed().out)
+    assert facts["model"] is None
+    assert facts["validation_loss"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_passes_every_option_on(zipml, samples, tmp_path):
+    from zipml_ooc import load_model
+
+    out = tmp_path / "m.zipml"
+    out.write_text("old")
+    zipml(
+        "train", samples.dataset, "--out", out, "--loss", "squared", "--l2", "0.5",
+        "--sampling", "double", "--double-form", "split", "--epochs", "4", "--batch-rows", "128",
+        "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
+        "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
+    ).must_succeed()  # fmt: skip
+    model = load_model(out)
+    assert model.record["options"] == {
+        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split", "epochs": 4,
+        "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
+        "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
+    }  # fmt: skip
+
+
+def test_evaluate_regression_on_raw_and_on_compressed_data(zipml, samples):
+    for data in (samples.table, samples.dataset):
+        scores = strict(zipml("evaluate", samples.model, data, "--json").must_succeed().out)
+        assert list(scores) == ["rows", "loss", "r2", "rmse", "mae"]
+        assert scores["rows"] == 400
+        assert scores["r2"] > 0.9
+    text = zipml("evaluate", samples.model, samples.table).must_succeed().out
+    assert [line.split()[0] for line in text.splitlines()] == ["rows", "R2", "RMSE", "MAE"]
+
+
+def test_evaluate_classification_with_labels_as_text(zipml, samples):
+    scores = strict(
+        zipml("evaluate", samples.labels_model, samples.labels, "--json").must_succeed().out
+    )
+    assert list(scores) == ["rows", "loss", "accuracy", "log_loss", "auc"]
+    assert scores["auc"] > 0.95
+    text = zipml("evaluate", samples.labels_model, samples.labels_dataset).must_succeed().out
+    assert re.findall(r"^(rows|accuracy|log loss|AUC)", text, re.MULTILINE) == [
+        "rows", "accuracy", "log loss", "AUC",
+    ]  # fmt: skip
+
+
+def test_evaluate_takes_the_target_from_another_column(zipml, samples, tmp_path):
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text(samples.table.read_text().replace("price", "cost", 1))
+    scores = strict(
+        zipml(
+            "evaluate", samples.model, renamed, "--target", "cost", "--json"
+        ).must_succeed().out
+    )  # fmt: skip
+    assert scores["r2"] > 0.9
+
+
+def test_scores_that_are_undefined_are_null_in_json(zipml, samples, tmp_path):
+    lines = samples.table.read_text().splitlines()
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join(lines[:2]) + "\n")
+    assert strict(zipml("evaluate", samples.model, one, "--json").must_succeed().out)["r2"] is None
+    assert "R2    -" in zipml("evaluate", samples.model, one).must_succeed().out
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+def test_predict_writes_a_row_for_each_row(zipml, samples, tmp_path, suffix, kind):
+    from pyarrow import csv, parquet
+
+    model, data = samples.folder / f"{kind}.zipml", samples.folder / f"{kind}.csv"
+    out = tmp_path / f"p.{suffix}"
+    result = strict(zipml("predict", model, data, "--out", out, "--json").must_succeed().out)
+    assert result == {"rows": 400, "path": str(out)}
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    if suffix == "npy":
+        values = np.load(out)
+        assert len(values) == 400
+        assert set(values.tolist()) == {"large", "small"} or values.dtype == np.float64
+        return
+    table = csv.read_csv(out) if suffix == "csv" else parquet.read_table(out)
+    expected = ["price"] if kind == "numbers" else ["size", "probability_small"]
+    assert table.column_names == expected
+    assert table.num_rows == 400
+
+
+def test_predict_needs_no_target(zipml, samples, tmp_path):
+    lines = samples.table.read_text().splitlines()
+    bare = tmp_path / "bare.csv"
+    bare.write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
+    for data, name in ((bare, "bare"), (samples.table, "full")):
+        zipml(
+            "predict", samples.model, data, "--out", tmp_path / f"{name}.npy", "--force"
+        ).must_succeed()
+    assert np.array_equal(np.load(tmp_path / "bare.npy"), np.load(tmp_path / "full.npy"))
+
+
+def test_synth_writes_what_was_asked_for(zipml, tmp_path):
+    out = tmp_path / "s.npz"
+    asked = ("--kind", "classification", "--rows", 300, "--columns", 4, "--noise", 0.5)
+    more = ("--condition", 9, "--seed", 3, "--test-rows", 50)
+    facts = strict(zipml("synth", out, *asked, *more, "--json").must_succeed().out)
+    assert facts["path"] == str(out)
+    assert facts["test_path"] == str(tmp_path / "s-test.npz")
+    assert {k: facts[k] for k in ("kind", "noise", "condition", "seed", "test_rows")} == {
+        "kind": "classification", "noise": 0.5, "condition": 9.0, "seed": 3, "test_rows": 50,
+    }  # fmt: skip
+    with np.load(out) as arrays:
+        assert arrays["X"].shape == (300, 4)
+        assert set(arrays["y"].tolist()) == {0.0, 1.0}
+    text = zipml("synth", out, *asked, *more, "--force").must_succeed().out
+    assert "300 rows x 4 columns, classification" in text
+    assert "s-test.npz (50 rows)" in text
+
+
+def test_demo_is_near_full_precision_and_leaves_nothing(zipml, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    text = zipml("demo").must_succeed().out
+    assert re.search(r"^4 bits, double sampling +0\.00\d+ +0\.99", text, re.MULTILINE)
+    assert re.search(r"^full precision, least squares +0\.00\d+ +0\.99", text, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_keeps_its_files_where_it_is_told(zipml, tmp_path):
+    folder = tmp_path / "demo"
+    facts = strict(zipml("demo", "--dir", folder, "--bits", 3, "--json").must_succeed().out)
+    assert facts["folder"] == str(folder)
+    assert facts["bits"] == 3
+    low, exact = facts["low_precision"], facts["full_precision"]
+    assert exact["train_loss"] < low["train_loss"] < facts["naive"]["train_loss"]
+    assert exact["test_r2"] > low["test_r2"] > 0.98
+    assert 6 < facts["ratio"] < 8.1
+    zipml("info", folder / "demo.zarr").must_succeed()
+    zipml("evaluate", folder / "demo.zipml", folder / "demo-test.npz").must_succeed()
+    zipml("demo", "--dir", folder).must_refuse(2, "exists")
+    zipml("demo", "--dir", folder, "--force").must_succeed()
+
+
+def test_sizes_read_well():
+    assert [size(n) for n in (0, 999, 1000, 15_400, 1_300_000, 2 * 10**12)] == [
+        "0 bytes", "999 bytes", "1.00 kB", "15.4 kB", "1.30 MB", "2.00 TB",
+    ]  # fmt: skip
+    assert all(size(10**n) for n in range(22))
+
+
+def test_numbers_that_are_not_finite_become_null(capsys):
+    from zipml_cli.render import print_json
+
+    print_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
+    assert strict(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
