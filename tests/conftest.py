@@ -25,7 +25,7 @@ def real_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = REAL_DATA / name
         if not path.exists():
-            pytest.skip(f"the real data set {name} is not at hand (ZIPML_TEST_DATA names its folder)")
+            pytest.skip(f"no real data set {name} at hand (ZIPML_TEST_DATA names its folder)")
         return path
 
     return find
