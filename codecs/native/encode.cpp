@@ -75,9 +75,11 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
           block[c][r] = row[static_cast<ptrdiff_t>(c) * values.column_stride];
         }
       }
+      alignas(64) uint16_t draws[kColumnBlock][kTileRows];
+      quantize_draws(key, first_tile + t, static_cast<uint32_t>(c0), draws);
       for (size_t c = 0; c < width; ++c) {
         alignas(64) int32_t position[64];
-        alignas(64) uint16_t draws[64], packed[64];
+        alignas(64) uint16_t packed[64];
         if (scales.by_row) {
           const Grid<T, Round>* grid = grids.data() + t * kTileRows;
           double sum = 0;
@@ -91,11 +93,14 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
           if (row_variance) row_variance[c0 + c] += sum;
         } else {
           const Grid<T, Round> grid = grids[c0 + c];
-          for (size_t r = 0; r < 64; ++r) position[r] = grid.position(block[c][r]);
+          if (grid.factor == T(1)) {
+            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<false>(block[c][r]);
+          } else {
+            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<true>(block[c][r]);
+          }
           if (variance) variance[c0 + c] += variance_units(position, rows);
         }
-        quantize_draws(key, first_tile + t, static_cast<uint32_t>(c0 + c), draws);
-        round_column(position, rows, spec.samples, draws, packed);
+        round_column(position, rows, spec.samples, draws[c], packed);
         pack_column(packed, slots, stored, values.columns, c0 + c, tile);
       }
     }

@@ -63,14 +63,20 @@ struct Grid {
     inverse = range > 0 ? static_cast<T>(count / range) : T(0);
   }
 
-  // Level of a code, times `factor`.
-  ZIPML_INLINE T scaled_level(int32_t code) const {
-    T level = lo + static_cast<T>(code) * step;
-    if (factor != T(1)) level = (level / factor) * factor;  // a denormal has fewer digits
+  // Level of a code (a whole number), times `factor`. Columns whose factor is one take the
+  // version without it: its loops have no branch.
+  template <bool Extreme>
+  ZIPML_INLINE T scaled_level(T code) const {
+    T level = lo + code * step;
+    if (Extreme) level = (level / factor) * factor;  // a denormal has fewer digits
     level = Round::level(level);
     level = level < hi ? level : hi;
-    level = code >= intervals ? hi : level;
-    return code <= 0 ? lo : level;
+    level = code >= T(intervals) ? hi : level;
+    return code <= T(0) ? lo : level;
+  }
+
+  ZIPML_INLINE T scaled_level(int32_t code) const {
+    return factor == T(1) ? scaled_level<false>(T(code)) : scaled_level<true>(T(code));
   }
 
   ZIPML_INLINE T level(int32_t code) const {
@@ -81,22 +87,26 @@ struct Grid {
   // Position of a value: base code << 16 | probability of rounding up in units of 2^-16. The
   // probability is the share of the interval between the two levels as they are, rounded to the
   // array's precision, and not of the nominal step: the expectation is then the value itself.
+  template <bool Extreme>
   ZIPML_INLINE int32_t position(T value) const {
-    const T x = value * factor;
+    const T x = Extreme ? value * factor : value;
     // The comparisons are written so that a NaN, which callers refuse beforehand, is harmless.
-    T nearest = std::rint((x - lo) * inverse);
-    nearest = nearest >= T(0) ? nearest : T(0);
-    nearest = nearest <= T(intervals) ? nearest : T(intervals);
-    const int32_t code = static_cast<int32_t>(nearest);
-    const T near = scaled_level(code);
-    const bool above = x >= near;
-    T share = (x - near) / (scaled_level(above ? code + 1 : code - 1) - near);
+    T code = std::rint((x - lo) * inverse);
+    code = code >= T(0) ? code : T(0);
+    code = code <= T(intervals) ? code : T(intervals);
+    const T near = scaled_level<Extreme>(code);
+    const T side = x >= near ? T(1) : T(-1);
+    T share = (x - near) / (scaled_level<Extreme>(code + side) - near);
     share = share >= T(0) ? share : T(0);  // 0 / 0 where levels coincide
     share = share <= T(1) ? share : T(1);
-    const int32_t units = static_cast<int32_t>(std::rint(share * T(65536)));
-    const int32_t p = (code << 16) + (above ? units : -units);
+    const T units = std::rint(share * T(65536)) * side;
+    const int32_t p = (static_cast<int32_t>(code) << 16) + static_cast<int32_t>(units);
     const int32_t top = intervals << 16;
     return p < 0 ? 0 : p > top ? top : p;
+  }
+
+  ZIPML_INLINE int32_t position(T value) const {
+    return factor == T(1) ? position<false>(value) : position<true>(value);
   }
 };
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -234,7 +235,9 @@ NB_MODULE(_native, m) {
 
   m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {
     require(out.shape(0) == kTileRows, "a tile has 64 draws a column");
-    quantize_draws(PhiloxKey(seed), tile, column, out.data());
+    uint16_t draws[16][kTileRows];
+    quantize_draws(PhiloxKey(seed), tile, column, draws);
+    std::copy(draws[0], draws[0] + kTileRows, out.data());
   }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out"));
 
   nb::class_<TileBatch>(m, "TileBatch",
