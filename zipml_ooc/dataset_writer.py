@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +40,7 @@ Progress = Callable[[str, int, int | None], None]
 
 _CHUNK_VALUES = 1 << 22
 _MAX_CHUNK_ROWS = 1 << 16
+_ZARR_SECONDS = 10.0
 
 
 def default_chunk_rows(columns: int) -> int:
@@ -67,7 +71,25 @@ def written_beside(place: Path, *, force: bool) -> Iterator[Path]:
             f"writing {place} failed: {error.strerror or error}; nothing was left behind"
         ) from error
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        if workspace.exists():
+            _wait_for_zarr()
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _wait_for_zarr() -> None:
+    """Let Zarr's event loop finish what an interruption left to it, or it writes after the end."""
+
+    async def others_done() -> None:
+        this = asyncio.current_task()
+        while others := asyncio.all_tasks() - {this}:
+            await asyncio.wait(others)
+
+    if "zarr.core.sync" not in sys.modules:
+        return
+    with contextlib.suppress(Exception):  # a tidy end, not a condition of it
+        from zarr.core.sync import sync
+
+        sync(others_done(), timeout=_ZARR_SECONDS)
 
 
 def _umask() -> int:
