@@ -50,12 +50,13 @@ def test_plain_zarr_dask_and_xarray_read_the_dataset(tmp_path: Path, zarr_format
     source = regression_npz(tmp_path / "t.npz", rows=300)
     compressed(source, tmp_path / "d", zarr_format=zarr_format, chunk_rows=128)
     script = f"""
-import sys, dask.array, xarray, zarr
+import sys, warnings, dask.array, xarray, zarr
+warnings.simplefilter("error", RuntimeWarning)
 path = {str(tmp_path / "d")!r}
 plain = zarr.open_group(path, mode="r")["X"][:]
 assert plain.shape == (300, 10) and plain.dtype == "f4"
 assert (dask.array.from_zarr(path, component="X").compute() == plain).all()
-data = xarray.open_zarr(path, consolidated=False)
+data = xarray.open_zarr(path)
 assert data["X"].dims == ("row", "column") and data["y"].dims == ("row",)
 assert (data["X"].values == plain).all()
 assert not [m for m in sys.modules if m.split(".")[0] in ("zipml_ooc", "zipml_cli")]

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,8 @@ Progress = Callable[[str, int, int | None], None]
 _CHUNK_VALUES = 1 << 22
 _MAX_CHUNK_ROWS = 1 << 16
 _ZARR_SECONDS = 10.0
+# Each thread holds a chunk in double precision.
+_MAX_THREADS = 4
 
 
 def default_chunk_rows(columns: int) -> int:
@@ -132,8 +135,11 @@ class DatasetWriter:
 
     def write(self, report: Progress) -> None:
         """Write both arrays and, last, the attributes that make the dataset complete."""
+        import zarr
+        from zarr.errors import ZarrUserWarning
+
         x_key, targets, group = self._create()
-        threads = self._options.threads or min(8, os.cpu_count() or 1)
+        threads = self._options.threads or min(_MAX_THREADS, os.cpu_count() or 1)
         variance: list[npt.NDArray[Any]] = []
         rows = 0
         with ThreadPoolExecutor(threads, thread_name_prefix="zipml-encode") as pool:
@@ -141,7 +147,7 @@ class DatasetWriter:
             for number, block in enumerate(self._source.blocks(self._chunk_rows)):
                 if rows + block.rows > self._statistics.rows:
                     raise DataError(self._changed())
-                values = self._fill(self._encoder.transform(block))
+                values = self._encoder.transform(block)
                 if targets is not None and self._target is not None and block.target is not None:
                     targets[rows : rows + block.rows] = self._target.transform(block.target, rows)
                 pending.append(pool.submit(self._encode, number, values, x_key(number)))
@@ -154,6 +160,11 @@ class DatasetWriter:
             raise DataError(self._changed())
         report("compress", rows, rows)
         group.attrs[ATTRIBUTE] = self._spec(variance).to_attributes()
+        with warnings.catch_warnings():
+            # xarray looks for consolidated metadata first in both formats; zarr warns that the
+            # specification of format 3 leaves them open.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._workspace)
 
     def _changed(self) -> str:
         return f"{', '.join(self._source.paths)}: changed while it was read; compress it again"
@@ -163,10 +174,10 @@ class DatasetWriter:
             values = np.where(np.isnan(values), self._statistics.mean, values)
         return self._standardised(values)
 
-    def _encode(self, number: int, values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[Any]:
+    def _encode(self, number: int, values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[Any]:
         try:
             encoded = encode_chunk(
-                values,
+                self._fill(values),
                 self._options.quantizer,
                 lower=self._lower,
                 upper=self._upper,

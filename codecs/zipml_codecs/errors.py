@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 __all__ = ["ChunkError", "ValueRefusedError"]
 
 
@@ -22,3 +25,7 @@ class ValueRefusedError(ValueError):
         super().__init__(message)
         self.row = row
         self.column = column
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are pickled by their positional arguments; the place is given by keyword.
+        return functools.partial(type(self), row=self.row, column=self.column), self.args
