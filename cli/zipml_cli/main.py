@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -25,6 +26,7 @@ from .render import one_line
 __all__ = ["app", "main"]
 
 FAILURE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Typer has carried its own copy of click since 0.27; both put their base class here.
 _ParserError: Any = typer.BadParameter.__mro__[2]
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # names in data may not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _cleaning_up_on_termination():
+        with _cleaning_up_when_stopped():
             code = app(arguments or ["--help"], prog_name="zipml", standalone_mode=False)
             sys.stdout.flush()
     except BrokenPipeError:
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _abandon_stdout()
         return _report(error)
     if code == INTERRUPTED:
-        _say_stopped("interrupted")
+        print("zipml: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
@@ -138,27 +140,25 @@ def _abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say_stopped(how: str) -> None:
-    print(f"zipml: {how}", file=sys.stderr)
-    # Whatever Zarr's event loop still had to do is dropped at exit: no news.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
 @contextlib.contextmanager
-def _cleaning_up_on_termination() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the run as an exception does, so that no partial file stays."""
+def _cleaning_up_when_stopped() -> Iterator[None]:
+    """Let signals end the run as an exception does, so that no partial file stays behind."""
 
     def stop(number: int, frame: Any) -> NoReturn:
-        _say_stopped("terminated")
+        # What is dropped half done on the way out is no news: coroutines, tasks of event loops.
+        warnings.simplefilter("ignore")
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        print("zipml: terminated", file=sys.stderr)
         raise SystemExit(TERMINATED)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in signals}
-    for number in signals:
-        if before[number] is signal.SIG_DFL:  # nohup's wish stands
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):  # nohup's wish stands
             signal.signal(number, stop)
     try:
         yield

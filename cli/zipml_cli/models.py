@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def train(
     )
     if out is not None:
         _check_model_file(out, force=force)
+    # Said of the port of a dashboard that nobody asked for.
+    warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
     with epoch_progress(json_wanted=json) as progress:
         result = run(
             dataset,
