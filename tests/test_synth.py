@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
 def test_an_existing_destination_needs_force(tmp_path, suffix):
     dest = tmp_path / f"a{suffix}"
     synth(dest, rows=10, columns=2)
-    with pytest.raises(UsageError, match="exists already; use force"):
+    with pytest.raises(UsageError, match="exists: choose another name or use --force"):
         synth(dest, rows=20, columns=2)
     assert len(read(dest)[1]) == 10
     synth(dest, rows=20, columns=2, force=True)

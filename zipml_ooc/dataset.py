@@ -308,7 +308,7 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         group = zarr.open_group(place, mode="r")
         attributes = group.attrs.asdict().get(ATTRIBUTE)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise DataError(f"{place} is no Zarr group: {error}") from error
+        raise DataError(f"{place} is no Zarr group, or its metadata are damaged") from error
     spec = DatasetSpec.from_attributes(attributes, str(place))
     try:
         return Dataset(place, spec, group)

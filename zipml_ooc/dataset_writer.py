@@ -64,9 +64,16 @@ def written_beside(place: Path, *, force: bool) -> Iterator[Path]:
         yield workspace
         if force and place.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{place.name}.old-", dir=place.parent))
-            place.rename(old / place.name)
-            workspace.rename(place)
-            shutil.rmtree(old)
+            try:
+                place.rename(old / place.name)
+                workspace.rename(place)
+            except BaseException:
+                if not place.exists():
+                    (old / place.name).rename(place)
+                raise
+            finally:
+                if place.exists():
+                    shutil.rmtree(old)
         else:
             workspace.rename(place)
     except OSError as error:

@@ -60,7 +60,7 @@ def check_destination(path: Path, *, force: bool) -> None:
     if not os.path.lexists(path):
         return
     if not force:
-        raise UsageError(f"{path} exists already; use force to replace it, or another name")
+        raise UsageError(f"{path} exists: choose another name or use --force")
     if path.is_dir():
         zarr = any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
         if path.suffix.lower() != ".zarr" or not (zarr or not any(path.iterdir())):

@@ -120,7 +120,9 @@ def evaluate(
 ) -> None:
     """Score a model on data whose target is known.
 
-    Numbers get R2, RMSE and MAE, classes accuracy, log loss and AUC.
+    Numbers get R2, RMSE and MAE, classes accuracy, log loss and AUC. A
+    compressed dataset is scored as it is stored, rounding noise included: for
+    the quality of the model, score raw data.
 
     \b
     Examples:

@@ -6,7 +6,6 @@ test compares them. Numbers are the library's to judge.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -308,19 +307,11 @@ Workers = Annotated[
 ]
 
 
-def _check_address(address: str | None) -> str | None:
-    """Refuse at once what Dask would only refuse after a timeout."""
-    if address is None or re.fullmatch(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+", address):
-        return address
-    raise typer.BadParameter(f"{address!r} is no address like tcp://10.0.0.5:8786")
-
-
 Scheduler = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        callback=_check_address,
         help="Train on a running Dask cluster (tcp://...).",
     ),
 ]

@@ -160,9 +160,18 @@ def test_losses_need_the_targets_they_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [{"threads": 0}, {"workers": 0}, {"threads": 1, "scheduler": "x"}]
+    "where",
+    [{"threads": 0}, {"workers": 0}, {"threads": 1, "scheduler": "x"}, {"scheduler": "nowhere"}],
 )
 def test_impossible_places_to_compute_are_refused(tmp_path: Path, where: dict[str, Any]) -> None:
     dataset = compressed(regression_npz(tmp_path / "t.npz"), tmp_path / "d")
     with pytest.raises(UsageError):
         train(dataset, **where)
+
+
+def test_a_mini_batch_larger_than_the_data_is_all_of_the_data(tmp_path: Path) -> None:
+    dataset = compressed(regression_npz(tmp_path / "t.npz", rows=1000), tmp_path / "d")
+    whole, more = (
+        train(dataset, TrainOptions(batch_rows=rows, epochs=50)).model for rows in (1024, 10**12)
+    )
+    assert np.array_equal(whole.coef, more.coef)

@@ -134,7 +134,8 @@ class _Run:
             plan=plan,
             schedule=Schedule(step_size=0.0, shrinkage=0.0, average=options.average),
             fit_intercept=options.fit_intercept,
-            batch_tiles=options.batch_tiles,
+            # No mini-batch reaches beyond its window: a larger one would only shrink the step.
+            batch_tiles=min(options.batch_tiles, plan.window_tiles, plan.tiles),
         )
 
     def _shared(self) -> Any:
@@ -179,7 +180,7 @@ class _Run:
         step, kept = options.step_size, options.shrinkage
         if step is None or (kept is None and self._problem.corrected):
             spectrum = self._spectrum()
-            step = step or step_size(spectrum, self._problem, options.batch_tiles)
+            step = step or step_size(spectrum, self._problem, self._job.batch_tiles)
             kept = shrinkage(spectrum, self._problem) if kept is None else kept
         kept = kept or 0.0
         return Schedule(step_size=step, shrinkage=kept, average=options.average)

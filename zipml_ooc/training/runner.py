@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -10,6 +13,8 @@ from typing import Any, Protocol
 from ..errors import UsageError, ZipmlError
 
 __all__ = ["Runner", "open_runner"]
+
+_ADDRESS = re.compile(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
 
 
 class Runner(Protocol):
@@ -38,6 +43,19 @@ class _Cluster:
 
     def compute(self, value: Any) -> Any:
         return self._client.compute(value).result()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside leave Ctrl-C to this one instead of printing tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change handlers
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -72,6 +90,9 @@ def open_runner(
     if scheduler is None and workers is None:
         yield _Threads(threads or os.cpu_count() or 1)
         return
+    if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
+        # Distributed would try for long and then fail with a traceback from its event loop.
+        raise UsageError(f"{scheduler!r} is no scheduler address: one looks like tcp://host:8786")
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -82,13 +103,12 @@ def open_runner(
         with client:
             yield _Cluster(client)
         return
-    with (
-        LocalCluster(
+    with _interrupts_ignored():
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=threads or 1,
             processes=True,
             dashboard_address=None,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield _Cluster(client)
