@@ -41,7 +41,7 @@ class Quantize(Codec):  # type: ignore[misc]
     >>> decoded = codec.decode(encoded)
     >>> decoded.shape, decoded.dtype
     ((100, 10), dtype('float32'))
-    >>> bool(abs(decoded - values).max() <= 0.91 / 15)
+    >>> bool(abs(decoded - values).max() <= 1 / 15)
     True
 
     See Also

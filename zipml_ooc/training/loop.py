@@ -187,13 +187,16 @@ class _Run:
 
     def _spectrum(self) -> Spectrum:
         from dask import delayed
+        from threadpoolctl import threadpool_limits
 
         windows, tiles = sample_windows(self._plan, self._problem)
         task, job = delayed(measure), self._shared()
         parts = [
             task(job, window, tiles, dask_key_name=f"spectrum-window{window}") for window in windows
         ]
-        return self._runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
+        # Dask runs the windows side by side; BLAS threads on top of that only get in the way.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
 
     def _epochs(
         self, progress: Progress | None

@@ -154,7 +154,7 @@ def shrinkage(spectrum: Spectrum, problem: Problem) -> float:
     else:
         admissible = spectrum.smallest or 0.0
     spread = np.sqrt(problem.columns / spectrum.rows)
-    return float(np.clip(admissible - _SAFETY * spread, 0.0, 1.0))
+    return _rounded_down(float(np.clip(admissible - _SAFETY * spread, 0.0, 1.0)))
 
 
 def step_size(spectrum: Spectrum, problem: Problem, batch_tiles: int) -> float:
@@ -172,7 +172,19 @@ def step_size(spectrum: Spectrum, problem: Problem, batch_tiles: int) -> float:
         largest = spectrum.largest or spectrum.norm2 / spectrum.rows
     n = spectrum.rows
     with_one = (spectrum.norm4 + 2 * spectrum.norm2 + n) / (spectrum.norm2 + n)
-    return 1.0 / (curvature * (max(largest, 1.0) + with_one / (batch_tiles * TILE_ROWS)))
+    return _rounded_down(
+        1.0 / (curvature * (max(largest, 1.0) + with_one / (batch_tiles * TILE_ROWS)))
+    )
+
+
+def _rounded_down(value: float) -> float:
+    """Keep twelve significant bits.
+
+    The last digits of a matrix product depend on the linear algebra library, its threads and the
+    processor; what is chosen from it must not.
+    """
+    fraction, exponent = np.frexp(value)
+    return float(np.ldexp(np.floor(fraction * 4096.0) / 4096.0, exponent))
 
 
 def _extremes(loaded: LoadedTiles, problem: Problem) -> tuple[float, float]:
