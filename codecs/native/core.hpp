@@ -78,10 +78,12 @@ struct SgdOptions {
   Loss loss;
   bool split;         // the paper's form: the two samples of a code sum drawn apart again
   double ridge;       // multiplies variance[j] * model[j] * mean second derivative in the gradient
+  double shift;       // multiplies 1/2 * third derivative * sum of variance * model^2 in residuals
   const float* variance;  // rounding variance of each column, of the value as read
   const float* l2;        // strength of the L2 penalty of each column
   bool fit_intercept;
   size_t batch_tiles;
+  double batch_rows;  // rows that a step counts for: what sums over a mini-batch are divided by
   double step_first, step_last;  // step sizes of the first and of the last mini-batch
   size_t average_from;           // mini-batches before this one do not enter the average
   uint64_t seed;

@@ -170,8 +170,9 @@ class TileBatch {
 
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
                 MutVec<double> intercept_sum, const std::string& loss, bool split, double ridge,
+                double shift,
                 Vec<float> variance, Vec<float> l2, bool fit_intercept, size_t batch_tiles,
-                double step_first, double step_last, size_t average_from, uint64_t seed,
+                double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
                 uint32_t draw) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
@@ -179,8 +180,9 @@ class TileBatch {
     require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,
             "variance and l2 need one entry a column");
     require(batch_tiles >= 1, "a mini-batch is at least one tile");
-    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, ridge,
-                             variance.data(), l2.data(), fit_intercept, batch_tiles, step_first,
+    require(batch_rows > 0, "a mini-batch counts for some rows");
+    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, ridge, shift,
+                             variance.data(), l2.data(), fit_intercept, batch_tiles, batch_rows, step_first,
                              step_last, average_from, seed, draw};
     const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
                          outputs_};
@@ -251,8 +253,8 @@ NB_MODULE(_native, m) {
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
       .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
-           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("ridge"),
-           nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"),
+           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("ridge"), nb::arg("shift"),
+           nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
            nb::arg("draw"));
 }

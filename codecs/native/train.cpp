@@ -121,36 +121,42 @@ ZIPML_INLINE void tile_gradient(const Tile& tile, const Affine& affine, const fl
   }
 }
 
+// The loss of a row and its derivatives by the margin.
 struct LossTerms {
-  float value, first, second;
+  float value, first, second, third;
 };
 
 ZIPML_INLINE LossTerms loss_terms(Loss loss, float margin, float target) {
   if (loss == Loss::kSquared) {
     const float residual = margin - target;
-    return {0.5f * residual * residual, residual, 1.0f};
+    return {0.5f * residual * residual, residual, 1.0f, 0.0f};
   }
   const float sign = target > 0.5f ? 1.0f : -1.0f;
   const float x = sign * margin;
   const float e = std::exp(-std::fabs(x));  // in (0, 1]: no overflow on either side
   const float wrong = x >= 0 ? e / (1.0f + e) : 1.0f / (1.0f + e);
   const float value = std::log1p(e) + (x < 0 ? -x : 0.0f);
-  return {value, -sign * wrong, wrong * (1.0f - wrong)};
+  const float second = wrong * (1.0f - wrong);
+  return {value, -sign * wrong, second, -sign * second * (1.0f - 2.0f * wrong)};
 }
 
 struct Batch {
   std::vector<float> code_sum;  // outputs x columns
   std::vector<double> scaled_sum, plain_sum, curvature;
+  std::vector<double> rounding;  // variance of the margins that rounding causes: sum of v w^2
   double loss = 0;
+  size_t rows = 0;
 
   explicit Batch(size_t outputs, size_t columns)
-      : code_sum(outputs * columns), scaled_sum(outputs), plain_sum(outputs), curvature(outputs) {}
+      : code_sum(outputs * columns), scaled_sum(outputs), plain_sum(outputs), curvature(outputs),
+        rounding(outputs) {}
   void clear() {
     std::fill(code_sum.begin(), code_sum.end(), 0.0f);
     std::fill(scaled_sum.begin(), scaled_sum.end(), 0.0);
     std::fill(plain_sum.begin(), plain_sum.end(), 0.0);
     std::fill(curvature.begin(), curvature.end(), 0.0);
     loss = 0;
+    rows = 0;
   }
   ZIPML_INLINE void add_row(size_t k, LossTerms at_mean, float residual, float scale) {
     loss += at_mean.value;
@@ -170,12 +176,14 @@ ZIPML_INLINE void batch_tile(const Tile& tile, const Affine& affine, const Folde
   tile_margins(tile, affine, folded, outputs, s.first.data());
   for (size_t k = 0; k < outputs; ++k) {
     float* m = s.first.data() + k * kRows;
+    const float shift = static_cast<float>(0.5 * options.shift * batch.rounding[k]);
     for (size_t r = 0; r < tile.rows; ++r) {
       const float target = tile.chunk->target[(tile.row + r) * outputs + k];
       const LossTerms terms = loss_terms(options.loss, m[r], target);
       const float scale = tile.scale(r);
-      batch.add_row(k, terms, terms.first, scale);
-      m[r] = terms.first * scale;
+      const float residual = terms.first - shift * terms.third;
+      batch.add_row(k, terms, residual, scale);
+      m[r] = residual * scale;
     }
     std::fill(m + tile.rows, m + kRows, 0.0f);
   }
@@ -207,13 +215,16 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
   for (size_t k = 0; k < outputs; ++k) {
     float* m1 = s.first.data() + k * kRows;
     float* m2 = s.second.data() + k * kRows;
+    // A single sample has twice the variance of the mean of two.
+    const float shift = static_cast<float>(options.shift * batch.rounding[k]);
     for (size_t r = 0; r < tile.rows; ++r) {
       const float target = tile.chunk->target[(tile.row + r) * outputs + k];
       const float scale = tile.scale(r);
       const float x1 = scale * (m1[r] + folded.linear[k]) + folded.constant[k];
       const float x2 = scale * (m2[r] + folded.linear[k]) + folded.constant[k];
-      const float r1 = loss_terms(options.loss, x1, target).first;
-      const float r2 = loss_terms(options.loss, x2, target).first;
+      const LossTerms at1 = loss_terms(options.loss, x1, target);
+      const LossTerms at2 = loss_terms(options.loss, x2, target);
+      const float r1 = at1.first - shift * at1.third, r2 = at2.first - shift * at2.third;
       const LossTerms at_mean = loss_terms(options.loss, 0.5f * (x1 + x2), target);
       batch.add_row(k, at_mean, 0.5f * (r1 + r2), scale);
       m1[r] = r1 * scale;
@@ -235,17 +246,19 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
 
 void update(const Affine& affine, const SgdOptions& o, const Batch& batch, double step, size_t k,
             float* w, float* intercept) {
-  const double scale = 1.0 / static_cast<double>(o.batch_tiles * kRows);
+  const double scale = 1.0 / o.batch_rows;
   const float ridge = static_cast<float>(o.ridge * batch.curvature[k] * scale);
   const float rows = static_cast<float>(batch.plain_sum[k] * scale);
   const float scaled = static_cast<float>(batch.scaled_sum[k] * scale);
   const float inverse = static_cast<float>(scale), eta = static_cast<float>(step);
+  // A mini-batch that is not full counts for less, and its penalty with it.
+  const float penalty = static_cast<float>(step * scale * static_cast<double>(batch.rows));
   const float* sums = batch.code_sum.data() + k * affine.columns;
   for (size_t j = 0; j < affine.columns; ++j) {
     const float g = affine.slope[j] * (sums[j] * inverse) + affine.offset[j] * scaled -
                     affine.centre[j] * rows + ridge * o.variance[j] * w[j];
     // implicit in the penalty: stable however strong it is
-    w[j] = (w[j] - eta * g) / (1.0f + eta * o.l2[j]);
+    w[j] = (w[j] - eta * g) / (1.0f + penalty * o.l2[j]);
   }
   if (o.fit_intercept) *intercept -= eta * rows;
 }
@@ -266,6 +279,12 @@ ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t
   for (size_t i = 0; i < batches; ++i) {
     batch.clear();
     folded.fold(affine, state.model, state.intercept, outputs);
+    for (size_t k = 0; k < outputs; ++k) {
+      const float* w = state.model + k * d;
+      double rounding = 0;
+      for (size_t j = 0; j < d; ++j) rounding += static_cast<double>(o.variance[j]) * w[j] * w[j];
+      batch.rounding[k] = rounding;
+    }
     const size_t end = std::min(count, (i + 1) * o.batch_tiles);
     for (size_t t = i * o.batch_tiles; t < end; ++t) {
       const Tile tile(chunks, tiles[t], affine);
@@ -275,16 +294,16 @@ ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t
       } else {
         batch_tile(tile, affine, folded, o, outputs, scratch, batch);
       }
-      result.rows += tile.rows;
+      batch.rows += tile.rows;
     }
+    result.rows += batch.rows;
     result.loss_sum += batch.loss;
     const double at = batches > 1 ? static_cast<double>(i) / static_cast<double>(batches - 1) : 0.0;
     const double step = o.step_first + (o.step_last - o.step_first) * at;
     for (size_t k = 0; k < outputs; ++k) {
       float* w = state.model + k * d;
-      double rounding = 0;  // E loss(q.w) - loss(a.w) = 1/2 loss'' sum of variance w^2
-      for (size_t j = 0; j < d; ++j) rounding += static_cast<double>(o.variance[j]) * w[j] * w[j];
-      result.loss_sum -= 0.5 * batch.curvature[k] * rounding;
+      // E loss(q.w) - loss(a.w) = 1/2 loss'' sum of variance w^2
+      result.loss_sum -= 0.5 * batch.curvature[k] * batch.rounding[k];
       update(affine, o, batch, step, k, w, state.intercept + k);
       if (i >= o.average_from) {
         for (size_t j = 0; j < d; ++j) state.model_sum[k * d + j] += w[j];

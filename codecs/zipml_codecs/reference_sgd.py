@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .quantizer import TILE_ROWS
 from .rng import split_mask
 
 __all__ = ["ReferenceOptions", "ReferenceTile", "affine_values", "gradient", "margins", "sgd"]
@@ -41,10 +40,12 @@ class ReferenceOptions:
     loss: str
     split: bool
     ridge: float
+    shift: float
     variance: F64
     l2: F64
     fit_intercept: bool
     batch_tiles: int
+    batch_rows: float
     step_first: float
     step_last: float
     average_from: int
@@ -67,13 +68,24 @@ def gradient(tile: ReferenceTile, o: ReferenceOptions, residual: F64) -> F64:
     return np.asarray(residual.T @ affine_values(tile, tile.codes, o))
 
 
-def _loss(name: str, margin: F64, target: F64) -> tuple[F64, F64, F64]:
-    """Loss and its first two derivatives by the margin."""
+def _loss(name: str, margin: F64, target: F64) -> tuple[F64, F64, F64, F64]:
+    """Loss and its first three derivatives by the margin."""
     if name == "squared":
-        return 0.5 * (margin - target) ** 2, margin - target, np.ones_like(margin)
+        return 0.5 * (margin - target) ** 2, margin - target, np.ones_like(margin), 0 * margin
     sign = np.where(target > 0.5, 1.0, -1.0)
     wrong = 1.0 / (1.0 + np.exp(sign * margin))
-    return np.logaddexp(0.0, -sign * margin), -sign * wrong, wrong * (1.0 - wrong)
+    second = wrong * (1.0 - wrong)
+    third = -sign * second * (1.0 - 2.0 * wrong)
+    return np.logaddexp(0.0, -sign * margin), -sign * wrong, second, third
+
+
+def _residual(o: ReferenceOptions, margin: F64, target: F64, margin_variance: F64) -> F64:
+    """First derivative, less what noise of this variance in the margin adds to it on average.
+
+    To first order in the variance: half of it times the third derivative.
+    """
+    _, first, _, third = _loss(o.loss, margin, target)
+    return np.asarray(first - o.shift * 0.5 * third * margin_variance)
 
 
 def _two_samples(tile: ReferenceTile, o: ReferenceOptions) -> tuple[F64, F64]:
@@ -94,13 +106,16 @@ def _tile_gradient(
     """Gradient (outputs, columns), row sums of residual and curvature, and summed loss."""
     mean = affine_values(tile, tile.codes, o)
     at_mean = mean @ model.T + intercept
-    loss, first, second = _loss(o.loss, at_mean, tile.target)
+    noise = (o.variance * model**2).sum(axis=1)
+    loss, _, second, _ = _loss(o.loss, at_mean, tile.target)
     if not o.split:
-        return first.T @ mean, first.sum(axis=0), second.sum(axis=0), float(loss.sum())
-    # ZipML, section 2.2: each sample takes the residual of the other one.
+        residual = _residual(o, at_mean, tile.target, noise)
+        return residual.T @ mean, residual.sum(axis=0), second.sum(axis=0), float(loss.sum())
+    # ZipML, section 2.2: each sample takes the residual of the other one. A single sample has
+    # twice the variance of the mean.
     q1, q2 = _two_samples(tile, o)
-    r1 = _loss(o.loss, q1 @ model.T + intercept, tile.target)[1]
-    r2 = _loss(o.loss, q2 @ model.T + intercept, tile.target)[1]
+    r1 = _residual(o, q1 @ model.T + intercept, tile.target, 2 * noise)
+    r2 = _residual(o, q2 @ model.T + intercept, tile.target, 2 * noise)
     both = 0.5 * (r2.T @ q1 + r1.T @ q2)
     return both, 0.5 * (r1 + r2).sum(axis=0), second.sum(axis=0), float(loss.sum())
 
@@ -114,11 +129,10 @@ def sgd(
     loss_sum = 0.0
     starts = range(0, len(tiles), o.batch_tiles)
     for number, start in enumerate(starts):
-        parts = [
-            _tile_gradient(tile, o, model, intercept)
-            for tile in tiles[start : start + o.batch_tiles]
-        ]
-        rows = o.batch_tiles * TILE_ROWS
+        batch = tiles[start : start + o.batch_tiles]
+        parts = [_tile_gradient(tile, o, model, intercept) for tile in batch]
+        rows = o.batch_rows
+        full = sum(len(tile.codes) for tile in batch) / rows
         slope = np.sum([p[0] for p in parts], axis=0) / rows
         residual = np.sum([p[1] for p in parts], axis=0) / rows
         curvature = np.sum([p[2] for p in parts], axis=0)
@@ -127,7 +141,7 @@ def sgd(
         part = number / (len(starts) - 1) if len(starts) > 1 else 0.0
         step = o.step_first + (o.step_last - o.step_first) * part
         slope += o.ridge * (curvature / rows)[:, None] * o.variance * model
-        model = (model - step * slope) / (1.0 + step * o.l2)
+        model = (model - step * slope) / (1.0 + step * full * o.l2)
         if o.fit_intercept:
             intercept = intercept - step * residual
         if number >= o.average_from:

@@ -75,10 +75,12 @@ class Case:
             "loss": "squared",
             "split": False,
             "ridge": 0.0,
+            "shift": 0.0,
             "variance": self.variance.astype("f8"),
             "l2": self.l2.astype("f8"),
             "fit_intercept": True,
             "batch_tiles": 1,
+            "batch_rows": 64.0,
             "step_first": 0.05,
             "step_last": 0.01,
             "average_from": 0,
@@ -117,10 +119,12 @@ class Case:
             loss=o.loss,
             split=o.split,
             ridge=o.ridge,
+            shift=o.shift,
             variance=self.variance,
             l2=self.l2,
             fit_intercept=o.fit_intercept,
             batch_tiles=o.batch_tiles,
+            batch_rows=o.batch_rows,
             step_first=o.step_first,
             step_last=o.step_last,
             average_from=o.average_from,
@@ -184,6 +188,8 @@ def test_gradient_agrees_with_the_reference(case: Case) -> None:
     loss=st.sampled_from(["squared", "logistic"]),
     split=st.booleans(),
     ridge=st.floats(-1, 1),
+    shift=st.floats(0, 1),
+    batch_rows=st.sampled_from([5.0, 64.0, 192.0]),
     fit_intercept=st.booleans(),
     batch_tiles=st.integers(1, 3),
     average_from=st.integers(0, 4),
@@ -213,11 +219,14 @@ def test_split_and_mean_forms_have_the_same_expected_gradient() -> None:
     tiles = case.reference_tiles()
     o = case.options(ridge=0.0, l2=np.zeros(6))
     case.l2[:] = 0
-    base = case.options(split=False, batch_tiles=2, step_first=1.0, step_last=1.0)
+    whole: dict[str, Any] = {
+        "batch_tiles": 2, "batch_rows": 128.0, "step_first": 1.0, "step_last": 1.0
+    }  # fmt: skip
+    base = case.options(split=False, **whole)
     mean_step = case.run(base)[0] - case.model
     steps = []
     for draw in range(4000):
-        split = case.options(split=True, batch_tiles=2, step_first=1.0, step_last=1.0, draw=draw)
+        split = case.options(split=True, draw=draw, **whole)
         steps.append(case.run(split)[0] - case.model)
     odd = np.mean([np.mean(t.codes % 2, axis=0) for t in tiles], axis=0)
     expected = mean_step + odd * np.square(o.slope) * case.model

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from zipml_codecs import TILE_ROWS
 
 from ..dataset import Dataset, open_dataset
 from ..errors import ZipmlError
@@ -37,7 +38,8 @@ class EpochRecord:
     """What one epoch did; losses are those of the target's own units.
 
     `loss` is the mean loss of a row with the model as it was before the row's mini-batch;
-    `validation_loss` that of the averaged model on the held-out rows. Both have the rounding
+    `validation_loss` that of the model at its end on the held-out rows (the averaged model, once
+    the run has begun to average). Both have the rounding
     bias taken out, so that they estimate the loss on the unquantised data.
     """
 
@@ -128,6 +130,7 @@ class _Run:
         self._dataset, self._options = dataset, options
         self._problem, self._plan, self._runner = problem, plan, runner
         # Step and shrinkage are not known before the spectrum is.
+        batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
         self._job = Job(
             path=str(dataset.path.absolute()),
             problem=problem,
@@ -135,7 +138,8 @@ class _Run:
             schedule=Schedule(step_size=0.0, shrinkage=0.0, average=options.average),
             fit_intercept=options.fit_intercept,
             # No mini-batch reaches beyond its window: a larger one would only shrink the step.
-            batch_tiles=min(options.batch_tiles, plan.window_tiles, plan.tiles),
+            batch_tiles=batch_tiles,
+            batch_rows=min(batch_tiles * TILE_ROWS, dataset.spec.rows),
         )
 
     def _shared(self) -> Any:
@@ -180,7 +184,7 @@ class _Run:
         step, kept = options.step_size, options.shrinkage
         if step is None or (kept is None and self._problem.corrected):
             spectrum = self._spectrum()
-            step = step or step_size(spectrum, self._problem, self._job.batch_tiles)
+            step = step or step_size(spectrum, self._problem, self._job.batch_rows)
             kept = shrinkage(spectrum, self._problem) if kept is None else kept
         kept = kept or 0.0
         return Schedule(step_size=step, shrinkage=kept, average=options.average)
@@ -277,6 +281,7 @@ class _Run:
     ) -> LinearModel:
         spec, options = self._dataset.spec, self._options
         coef, intercept = self._problem.to_model(*estimate)
+        kept = ("epoch", "loss", "validation_loss")
         record = {
             "options": options.to_dict(),
             "sampling": resolve_sampling(spec, options),
@@ -287,8 +292,8 @@ class _Run:
             "bits": spec.quantizer.bits,
             "samples": spec.quantizer.samples,
             "loss": loss,
-            # Times are left out, so that equal runs give equal files.
-            "epochs": [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in records],
+            # No times and bytes: equal runs give equal files, whatever the machine and chunks.
+            "epochs": [{k: v for k, v in asdict(r).items() if k in kept} for r in records],
             "source": dict(spec.source),
         }
         return LinearModel(

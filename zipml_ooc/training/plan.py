@@ -28,7 +28,6 @@ _MIN_WINDOW_TILES, _MAX_WINDOW_TILES = 64, 4096
 _MAX_REPLICAS = 8
 _WINDOWS_PER_REPLICA = 4
 _MINI_BATCHES, _MIN_EPOCHS, _MAX_EPOCHS = 20_000, 5, 200
-_ALL_HASHES = 2**64
 # Draw numbers of the order of windows, apart from those of the tiles inside (the epochs).
 _WINDOW_DRAWS = 1 << 31
 

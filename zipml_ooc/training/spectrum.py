@@ -157,7 +157,7 @@ def shrinkage(spectrum: Spectrum, problem: Problem) -> float:
     return _rounded_down(float(np.clip(admissible - _SAFETY * spread, 0.0, 1.0)))
 
 
-def step_size(spectrum: Spectrum, problem: Problem, batch_tiles: int) -> float:
+def step_size(spectrum: Spectrum, problem: Problem, batch_rows: int) -> float:
     """Choose the step: half of what mini-batch SGD on a quadratic bears.
 
     The bound is 2 / (curvature (largest eigenvalue + R2 / batch)), R2 = E|x|^4 / E|x|^2 with the
@@ -172,9 +172,7 @@ def step_size(spectrum: Spectrum, problem: Problem, batch_tiles: int) -> float:
         largest = spectrum.largest or spectrum.norm2 / spectrum.rows
     n = spectrum.rows
     with_one = (spectrum.norm4 + 2 * spectrum.norm2 + n) / (spectrum.norm2 + n)
-    return _rounded_down(
-        1.0 / (curvature * (max(largest, 1.0) + with_one / (batch_tiles * TILE_ROWS)))
-    )
+    return _rounded_down(1.0 / (curvature * (max(largest, 1.0) + with_one / batch_rows)))
 
 
 def _rounded_down(value: float) -> float:

@@ -56,6 +56,8 @@ class Job:
     schedule: Schedule
     fit_intercept: bool
     batch_tiles: int
+    batch_rows: int
+    """Rows that a full mini-batch has: those of its tiles, or all where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,12 @@ def advance(job: Job, step: Step, state: State) -> State:
         split=split,
         # The split form has no rounding bias to take out: what the guard holds back is added.
         ridge=1.0 - kept if split else -kept,
+        shift=kept,
         variance=problem.variance,
         l2=problem.l2,
         fit_intercept=job.fit_intercept,
         batch_tiles=job.batch_tiles,
+        batch_rows=job.batch_rows,
         step_first=schedule.step_at(step.first),
         step_last=schedule.step_at(step.last),
         average_from=average_from if schedule.average else batches,
