@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import compressed, regression_npz, tree_bytes, write_csv
+from tables import classes_npz, compressed, regression_npz, tree_bytes, write_csv
 from zipml_codecs import EncodedChunk
 
 from zipml_ooc import (
@@ -27,8 +28,10 @@ from zipml_ooc import (
     compress,
     dataset_writer,
     describe,
+    evaluate,
     open_dataset,
     synth,
+    train,
 )
 from zipml_ooc.statistics import StatisticsAccumulator
 
@@ -173,8 +176,10 @@ def test_a_source_cannot_be_its_own_destination(tmp_path: Path) -> None:
     source = regression_npz(tmp_path / "t.npz")
     compressed(source, tmp_path / "d")
     before = tree_bytes(tmp_path / "d")
-    with pytest.raises(UsageError, match="both source and destination"):
-        compress(tmp_path / "d", tmp_path / "d", force=True)
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    for name in ("d", "link"):
+        with pytest.raises(UsageError, match="both source and destination"):
+            compress(tmp_path / name, tmp_path / "d", force=True)
     assert tree_bytes(tmp_path / "d") == before
 
 
@@ -231,6 +236,8 @@ def test_text_columns_become_one_hot_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "task", "classes"),
     [
+        (["true", "false"] * 2, "auto", (False, True)),
+        (["True", "False"] * 2, "classification", (False, True)),
         (["b", "a", "b", "c"], "auto", ("a", "b", "c")),
         ([3, 1, 3, 1], "auto", (1, 3)),
         ([0.5, 1.5, 0.5, 1.5], "auto", (0.5, 1.5)),
@@ -250,6 +257,8 @@ def test_the_task_follows_from_the_target(
     )
     assert dataset.spec.task == ("regression" if classes is None else "classification")
     stored = zarr.open_group(tmp_path / "d")["y"][:4].tolist()
+    if labels[0] in ("true", "True"):
+        labels = [True, False] * 2
     assert stored == (labels if classes is None else [classes.index(label) for label in labels])
 
 
@@ -259,6 +268,7 @@ def test_the_task_follows_from_the_target(
         (["a"] * 80, {}, "one class only"),
         (["a", ""] * 40, {}, "has no value in row"),
         (["a", "b"] * 40, {"task": "regression"}, "is not numeric"),
+        ([1e200, -1e200] * 40, {"task": "regression"}, "too large: rescale it"),
         (["1", ""] * 40, {}, "is nan in row"),
     ],
 )
@@ -319,6 +329,8 @@ def test_what_is_no_whole_dataset_is_refused(tmp_path: Path) -> None:
         ({"complete": False}, "not complete"),
         ({"rows": None}, "damaged"),
         ({"mean": [1.0]}, "lengths do not match"),
+        ({"chunk_rows": 0}, "chunk rows 0"),
+        ({"variance": [float("nan")] * 10}, "not finite"),
     ):
         attributes = whole["attributes"]["zipml"] | change
         metadata.write_text(json.dumps(whole | {"attributes": {"zipml": attributes}}))
@@ -353,12 +365,42 @@ def test_every_source_of_one_table_gives_the_same_codes(tmp_path: Path) -> None:
     assert len(set(found.values())) == 1
 
 
-def test_a_compressed_dataset_is_a_source(tmp_path: Path) -> None:
-    compressed(regression_npz(tmp_path / "t.npz"), tmp_path / "d", bits=8)
+def test_a_compressed_dataset_is_a_source_in_its_original_units(tmp_path: Path) -> None:
+    source = regression_npz(tmp_path / "t.npz")
+    first = compressed(source, tmp_path / "d", bits=8)
     again = compressed(tmp_path / "d", tmp_path / "e", bits=4)
-    assert again.spec.columns == open_dataset(tmp_path / "d").spec.columns
+    assert again.spec.columns == first.spec.columns
+    np.testing.assert_allclose(again.spec.mean, first.spec.mean, rtol=0.01)
+    np.testing.assert_allclose(again.spec.scale, first.spec.scale, rtol=0.01)
     values = da.from_zarr(str(tmp_path / "e"), component="X").compute()
     assert np.abs(values.std(axis=0) - 1).max() < 0.2
+    assert evaluate(train(again).model, source)["r2"] > 0.9
+
+
+def test_classes_of_a_compressed_source_keep_their_labels(tmp_path: Path) -> None:
+    for name, labels in (("text", ["yes", "no"]), ("bool", [True, False]), ("int", [7, 3])):
+        np.savez(tmp_path / f"{name}.npz", X=np.eye(2).repeat(50, 0), y=np.repeat(labels, 50))
+        first = compressed(tmp_path / f"{name}.npz", tmp_path / name)
+        again = compressed(tmp_path / name, tmp_path / f"{name}2")
+        assert again.spec.classes == first.spec.classes == tuple(sorted(labels))
+        assert [type(c) for c in again.spec.classes] == [type(c) for c in sorted(labels)]
+
+
+def test_targets_that_went_missing_are_noticed(tmp_path: Path) -> None:
+    for make in (regression_npz, classes_npz):
+        dataset = compressed(make(tmp_path / "t.npz"), tmp_path / make.__name__)
+        shutil.rmtree(tmp_path / make.__name__ / "y" / "c")
+        with pytest.raises(DataError, match=r"targets y of .* are missing between rows 0 and 2000"):
+            train(dataset)
+
+
+def test_a_model_of_several_outputs_scores_its_own_source(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 3))
+    np.savez(tmp_path / "t.npz", X=x, y=x @ rng.standard_normal((3, 2)))
+    model = train(compressed(tmp_path / "t.npz", tmp_path / "d")).model
+    assert model.targets == ("y0", "y1")
+    assert evaluate(model, tmp_path / "t.npz")["r2"] > 0.95
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:

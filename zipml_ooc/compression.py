@@ -162,7 +162,7 @@ def _check_destination(dest: str | os.PathLike[str], *, force: bool) -> Path:
 
 def _refuse_overlap(source: Source, place: Path) -> None:
     for path in source.paths:
-        if "://" not in path and Path(path).absolute().is_relative_to(place):
+        if "://" not in path and Path(path).resolve().is_relative_to(place.resolve()):
             raise UsageError(f"{place} cannot be both source and destination")
 
 

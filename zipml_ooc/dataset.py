@@ -130,6 +130,8 @@ class DatasetSpec:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the attributes of {place} are damaged: {error!r}") from error
+        if spec.chunk_rows < 1 or spec.chunk_rows % TILE_ROWS:
+            raise DataError(f"the attributes of {place} are damaged: chunk rows {spec.chunk_rows}")
         arrays: list[npt.NDArray[Any]] = [
             spec.mean,
             spec.scale,
@@ -140,6 +142,8 @@ class DatasetSpec:
         arrays += [bound for bound in (spec.lower, spec.upper) if bound is not None]
         if any(array.shape != (len(spec.columns),) for array in arrays) or spec.rows < 1:
             raise DataError(f"the attributes of {place} are damaged: lengths do not match")
+        if not all(np.isfinite(array).all() for array in arrays) or not (spec.scale > 0).all():
+            raise DataError(f"the attributes of {place} are damaged: values that are not finite")
         return spec
 
     @property
@@ -270,7 +274,13 @@ class Dataset:
             target = np.asarray(self._group["y"][start:stop])
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise DataError(f"the targets y of {self.path} cannot be read: {error}") from error
-        return target.reshape(stop - start, -1).astype(np.float64)
+        target = target.reshape(stop - start, -1).astype(np.float64)
+        if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
+            raise DataError(
+                f"targets y of {self.path} are missing between rows {start} and {stop}: "
+                "compress the source again"
+            )
+        return target
 
 
 def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool:

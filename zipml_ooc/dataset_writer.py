@@ -221,16 +221,16 @@ class DatasetWriter:
                 {"dimension_names": axes} if v3 else {"attributes": {"_ARRAY_DIMENSIONS": axes}}
             )
             chunks = (self._chunk_rows, *shape[1:])
-            return group.create_array(
-                name, shape=shape, chunks=chunks, dtype=dtype, fill_value=0, **names, **kw
-            )
+            return group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **names, **kw)
 
-        x = create("X", (n, d), "f4", ["row", "column"], **codec)
+        x = create("X", (n, d), "f4", ["row", "column"], fill_value=0, **codec)
         y = None
         if self._target is not None:
             outputs = len(self._target.names)
             shape, axes = ((n,), ["row"]) if outputs == 1 else ((n, outputs), ["row", "output"])
-            y = create("y", shape, "i4" if self._target.classes else "f8", axes)
+            # A chunk that goes missing reads as the fill value: one that no target has.
+            dtype, fill = ("i4", -1) if self._target.classes else ("f8", np.nan)
+            y = create("y", shape, dtype, axes, fill_value=fill)
         root = self._workspace / "X"
         return lambda number: root / x.metadata.encode_chunk_key((number, 0)), y, group
 

@@ -91,9 +91,10 @@ class TargetScan:
 
     def update(self, target: npt.NDArray[Any], first_row: int) -> None:
         """Look at the targets of one block."""
-        if target.dtype.kind in "OUSb":
+        numeric = self._task == "regression" or len(self.names) > 1
+        if target.dtype.kind in "OUS" or (target.dtype.kind == "b" and not numeric):
             self._text = True
-            if self._task == "regression" or len(self.names) > 1:
+            if numeric:
                 raise DataError(
                     f"target {', '.join(map(repr, self.names))} is not numeric (row {first_row}: "
                     f"{target.reshape(-1)[0]!r}); use --task classification"
@@ -134,7 +135,11 @@ class TargetScan:
             self._text or self._task == "classification" or (self._keep and len(self._labels) == 2)
         )
         if not labels:
-            return TargetEncoder("regression", self.names, statistics=self._statistics.result())
+            statistics = self._statistics.result()
+            if not np.isfinite(statistics.std).all():
+                name = self.names[int(np.flatnonzero(~np.isfinite(statistics.std))[0])]
+                raise DataError(f"the values of target {name!r} are too large: rescale it")
+            return TargetEncoder("regression", self.names, statistics=statistics)
         classes = tuple(sorted(self._labels, key=lambda v: (str(type(v)), v)))
         if len(classes) < 2:
             raise DataError(

@@ -112,7 +112,8 @@ class ArraySource:
         first = files[0]
         has_y = first.outputs is not None
         if has_y and not options.target_optional:
-            wrong = [t for t in options.target if t != options.y_name]
+            allowed = {options.y_name, *_output_names(options.y_name, first.outputs)}
+            wrong = [t for t in options.target if t not in allowed]
             if wrong:
                 raise UsageError(
                     f"{first.file.path}: the target is the array {options.y_name!r}, so "
@@ -128,12 +129,7 @@ class ArraySource:
         self.columns = self._layout.columns
         self.targets = self._layout.target_names
         if first.outputs is not None:
-            y_name = options.y_name
-            self.targets = (
-                (y_name,)
-                if first.outputs == 1
-                else tuple(f"{y_name}{i}" for i in range(first.outputs))
-            )
+            self.targets = _output_names(options.y_name, first.outputs)
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """Read the source from its start; every block but the last has exactly `rows` rows."""
@@ -250,6 +246,12 @@ def _check(file: ArrayFile, first: ArrayFile, options: SourceOptions) -> None:
         )
 
 
+def _output_names(y_name: str, outputs: int | None) -> tuple[str, ...]:
+    if outputs == 1:
+        return (y_name,)
+    return tuple(f"{y_name}{i}" for i in range(outputs or 0))
+
+
 def _without_target(options: SourceOptions) -> SourceOptions:
     return SourceOptions(select=options.select)
 
@@ -266,9 +268,11 @@ def _concatenate(arrays: list[Array]) -> Array:
 
 
 def _target_values(y: Array) -> Array:
-    """float64, or object for text; a single output has one dimension."""
+    """float64, bool, or object for text; a single output has one dimension."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8").astype(object)
+    if y.dtype.kind == "b":
+        return y
     return y.astype(object if y.dtype.kind in "UTO" else np.float64)

@@ -79,7 +79,7 @@ class Block:
         A (rows, columns) numeric array, or for tables a record batch of float64 and large_string
         columns in which an empty field is null.
     target
-        (rows,) or (rows, outputs); float64 with NaN for a missing value, or object for text
+        (rows,) or (rows, outputs); float64 with NaN for a missing value, bool, or object for
         labels with None for a missing one; None without target.
     """
 

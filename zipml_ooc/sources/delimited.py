@@ -76,6 +76,11 @@ class CsvReader:
             if name in self.kinds:
                 self.kinds[name] = TEXT
         self._types = types
+        self.booleans = frozenset(
+            name
+            for name, data_type in types.items()
+            if self.kinds[name] == NUMBER and str(data_type) == "bool"
+        )
 
     def _first_block(self, file: SourceFile) -> tuple[Any, bool]:
         """The schema that pyarrow infers, and whether the file has any row."""

@@ -38,6 +38,7 @@ class ParquetReader:
         self.files = files
         self.names: tuple[str, ...] = ()
         self.kinds: dict[str, str] = {}
+        self.booleans: frozenset[str] = frozenset()
         rows = 0
         for file in files:
             with reading(file.path, "Parquet"), _open(file) as parquet:
@@ -47,6 +48,7 @@ class ParquetReader:
             kinds = {field.name: column_kind(field.type) for field in schema}
             if file is files[0]:
                 self.names, self.kinds = tuple(schema.names), kinds
+                self.booleans = frozenset(f.name for f in schema if str(f.type) == "bool")
             check_same_columns(schema.names, self.names, place=file.path, first_place=files[0].path)
             for name, kind in kinds.items():
                 if kind != self.kinds[name]:

@@ -44,6 +44,7 @@ class TableReader(Protocol):
     names: tuple[str, ...]
     named: bool
     kinds: dict[str, str]
+    booleans: frozenset[str]
 
     def prepare(self, targets: Sequence[str]) -> None:
         """Called before each pass, with the names of the target columns."""
@@ -80,6 +81,11 @@ class TableSource:
             if kinds[name] == TEXT
         )
         self.targets = self._layout.target_names
+        self._booleans = {
+            column
+            for column, i in zip(self.targets, self._layout.targets, strict=True)
+            if reader.names[i] in reader.booleans
+        }
         self.paths = tuple(file.path for file in reader.files)
 
     def blocks(self, rows: int) -> Iterator[Block]:
@@ -102,11 +108,26 @@ class TableSource:
             joined = [_join([piece.column(i) for piece in held]) for i in range(len(wanted))]
             count = len(self._features)
             features = pa.RecordBatch.from_arrays(joined[:count], names=list(self.columns))
-            block = Block(first_row, features, _target(joined[count:]))
+            block = Block(first_row, features, self._target(joined[count:]))
             first_row += block.rows
             yield block
         if first_row == 0:
             raise no_rows(self.paths)
+
+    def _target(self, columns: list[Any]) -> Array | None:
+        if not columns:
+            return None
+        arrays: list[Array] = [np.array(c.to_numpy(zero_copy_only=False)) for c in columns]
+        if len(arrays) > 1:
+            return np.column_stack(arrays)
+        if self.targets[0] not in self._booleans:
+            return arrays[0]
+        missing = np.isnan(arrays[0])
+        labels: Array = arrays[0] > 0
+        if missing.any():
+            labels = labels.astype(object)
+            labels[missing] = None
+        return labels
 
     def fingerprint(self) -> dict[str, Any]:
         """Cheap provenance that fits JSON: paths, sizes and a digest of the column names."""
@@ -179,10 +200,3 @@ def _join(chunks: list[Any]) -> Any:
     import pyarrow as pa
 
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
-
-
-def _target(columns: list[Any]) -> Array | None:
-    if not columns:
-        return None
-    arrays: list[Array] = [np.array(c.to_numpy(zero_copy_only=False)) for c in columns]
-    return arrays[0] if len(arrays) == 1 else np.column_stack(arrays)

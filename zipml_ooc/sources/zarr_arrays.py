@@ -1,7 +1,7 @@
 """Zarr arrays and groups, local, zipped or by URL, read by slices of rows.
 
-A group that zipml wrote carries the names of its columns in its attributes; other groups and
-single arrays have nameless columns.
+A dataset that `compress` wrote is read in the units of its source: standardising is undone and
+class codes become labels again. Other groups and single arrays have nameless columns.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zipml_ooc.dataset import ATTRIBUTE, DatasetSpec
 from zipml_ooc.errors import DataError
 from zipml_ooc.sources.arrays import (
     ArrayFile,
@@ -31,7 +32,7 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
 
     with reading(file.path, "Zarr"):
         root = _open(file)
-        names: tuple[str, ...] | None = None
+        spec: DatasetSpec | None = None
         y: Any = None
         if isinstance(root, zarr.Array):
             x: Any = root
@@ -40,25 +41,39 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
             x = root[find_x(arrays, options, file.path)]
             y_name = find_y(arrays, options, file.path)
             y = None if y_name is None else root[y_name]
-            names = _stored_names(root, file.path)
+            ours = root.attrs.get(ATTRIBUTE)
+            spec = None if ours is None else DatasetSpec.from_attributes(ours, file.path)
     x_dtype, x_shape = np.dtype(x.dtype), tuple(x.shape)
     check_features(x_shape, x_dtype, file.path)
     width = math.prod(x_shape[1:])
-    if names is not None and len(names) != width:
+    if spec is not None and len(spec.columns) != width:
         raise DataError(
-            f"{file.path}: the attributes name {len(names)} columns, but the array has {width}"
+            f"{file.path}: the attributes name {len(spec.columns)} columns, "
+            f"but the array has {width}"
         )
+    labels = None if spec is None or spec.classes is None else np.array(spec.classes)
+    if labels is not None and labels.dtype.kind == "U":
+        labels = labels.astype(object)
 
     def read(rows: int) -> Iterator[Rows]:
         step = rows_per_read(rows, x.chunks[0], width * x_dtype.itemsize)
         with reading(file.path, "Zarr"):
             for start in range(0, x_shape[0], step):
                 part = slice(start, start + step)
-                yield Rows(np.asarray(x[part]), None if y is None else np.asarray(y[part]))
+                features = np.asarray(x[part])
+                target = None if y is None else np.asarray(y[part])
+                if spec is not None:
+                    features = features.astype(np.float64) * spec.scale + spec.mean
+                if labels is not None and target is not None:
+                    target = labels[target]
+                yield Rows(features, target)
 
+    names = None if spec is None else spec.columns
     if y is None:
         return ArrayFile(file, x_shape, x_dtype, read, names=names)
     y_dtype = y.dtype if y.dtype.kind == "T" else np.dtype(y.dtype)
+    if labels is not None:
+        y_dtype = labels.dtype
     return ArrayFile(file, x_shape, x_dtype, read, tuple(y.shape), y_dtype, names)
 
 
@@ -81,13 +96,3 @@ def _array_names(root: Any, options: SourceOptions) -> list[str]:
     names = [str(name) for name in root.array_keys()]
     deeper = [path for path in (options.x_name, options.y_name) if "/" in path]
     return names + [p for p in deeper if p in root and isinstance(root[p], zarr.Array)]
-
-
-def _stored_names(root: Any, place: str) -> tuple[str, ...] | None:
-    ours = root.attrs.get("zipml")
-    names = ours.get("columns") if isinstance(ours, dict) else None
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{place}: the attribute zipml.columns is not a list of names")
-    return tuple(names)

@@ -15,6 +15,7 @@ __all__ = ["DOUBLE_FORMS", "LOSSES", "SAMPLINGS", "TrainOptions"]
 LOSSES = ("auto", "squared", "logistic")
 SAMPLINGS = ("auto", "double", "corrected", "naive")
 DOUBLE_FORMS = ("mean", "split")
+_MAX_L2 = 1e30
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ class TrainOptions:
     average : bool
         Average the iterates of the second half of the run.
     validation : float
-        Part of the rows held out, 0 up to 1.
+        Part of the rows held out, 0 up to 1; whole tiles of 64 rows, at least one.
     patience : int, optional
         Stop after this many epochs without a better validation loss, and keep the best model.
     fit_intercept : bool
+        Without it the model passes through the origin of the columns as they are stored: through
+        their means if they are standardised.
     seed : int
         Keys the order of the rows, the held-out rows and the splits.
     """
@@ -77,7 +80,7 @@ class TrainOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-        _require(math.isfinite(self.l2) and self.l2 >= 0, "l2", self.l2, "zero or more")
+        _require(0 <= self.l2 <= _MAX_L2, "l2", self.l2, f"0 to {_MAX_L2:g}")
         _require(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.batch_rows >= 1, "batch rows", self.batch_rows, "1 or more")
         step = self.step_size

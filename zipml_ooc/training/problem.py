@@ -21,6 +21,9 @@ from .options import TrainOptions
 
 __all__ = ["LoadedTiles", "Problem", "load_tiles", "make_problem"]
 
+# A penalty beyond this holds a coefficient at zero all the same, and float32 can hold it.
+_LARGEST_L2 = 1e30
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
@@ -127,6 +130,8 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     loss, sampling = resolve_loss(spec, options), resolve_sampling(spec, options)
     q = spec.quantizer
     mean, std = spec.stored_mean, spec.stored_std
+    if not options.fit_intercept:  # nothing could take up what centring leaves
+        mean, std = np.zeros_like(mean), np.hypot(mean, std)
     if spec.lower is None or spec.upper is None:  # a row's values are its scale times -1 .. 1
         lower, step = np.full(len(mean), -1.0), np.full(len(mean), 2.0 / q.intervals)
         offset, centre = lower / std, mean / std
@@ -138,8 +143,10 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     target_mean, target_std = np.zeros(outputs), np.ones(outputs)
     if loss == "squared" and spec.target_statistics is not None:
         # One unit for all outputs, so that the sum of their losses keeps its meaning.
-        target_mean = spec.target_statistics.mean
-        largest = float(spec.target_statistics.std.max())
+        target_mean, spread = spec.target_statistics.mean, spec.target_statistics.std
+        if not options.fit_intercept:
+            target_mean, spread = np.zeros(outputs), np.hypot(target_mean, spread)
+        largest = float(spread.max())
         target_std = np.full(outputs, largest if largest > 0 else 1.0)
     return Problem(
         loss=loss,
@@ -151,7 +158,7 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         slope=(step / std / q.samples).astype(np.float32),
         centre=centre.astype(np.float32),
         variance=(spec.variance / q.samples / std**2).astype(np.float32),
-        l2=(options.l2 / std**2).astype(np.float32),
+        l2=np.minimum(options.l2 / std**2, _LARGEST_L2).astype(np.float32),
         column_mean=mean,
         column_std=std,
         target_mean=target_mean,
