@@ -114,7 +114,9 @@ def test_ragged_rows_name_file_row_and_counts(csv, small_blocks, row, count):
 
 
 def test_a_ragged_row_in_the_first_block_is_found_at_once(csv):
-    with pytest.raises(DataError, match="3 fields where 2 are expected"):
+    with pytest.raises(
+        DataError, match=r"row \d+ \(the header is row 1\) has 3 fields where 2 are expected"
+    ):
         open_source([csv("a,b\n1,2\n1,2,3\n")])
 
 

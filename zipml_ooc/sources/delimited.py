@@ -9,8 +9,9 @@ value ("NA", "null", ...) in the numeric ones only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from zipml_ooc.errors import DataError, UsageError
@@ -97,7 +98,14 @@ class CsvReader:
                     return schema, True
             except DataError as error:
                 if not self._grow(error.__cause__, file):
-                    raise self._explain(error, file) from error.__cause__
+                    located = self._located(error, lambda: self._read_first(file))
+                    raise self._explain(located, file) from error.__cause__
+
+    def _read_first(self, file: SourceFile) -> None:
+        with reading(file.path, "CSV"), closing(file.open_text()) as stream:
+            reader = self._open(stream, file, None, None, self._block_bytes, threads=False)
+            with suppress(StopIteration):
+                reader.read_next_batch()
 
     def _grow(self, error: BaseException | None, file: SourceFile) -> bool:
         """Enlarge the block after a row, or a header, that did not fit into it."""
@@ -185,16 +193,18 @@ class CsvReader:
             except DataError as error:
                 # A row longer than a block: start again with longer blocks where we were.
                 if not self._grow(error.__cause__, file):
-                    raise self._locate(error, file, columns) from error.__cause__
+                    located = self._located(
+                        error, lambda: deque(self._read(file, columns, threads=False), maxlen=0)
+                    )
+                    raise self._explain(located, file) from error.__cause__
 
-    def _locate(self, error: DataError, file: SourceFile, columns: Sequence[str]) -> DataError:
-        """Read once more without threads: only then does pyarrow count the rows."""
+    def _located(self, error: DataError, read_again: Callable[[], object]) -> DataError:
+        """The error of reading once more without threads: only then does pyarrow count rows."""
         try:
-            for _ in self._read(file, columns, threads=False):
-                pass
+            read_again()
         except DataError as located:
-            error = located
-        return self._explain(error, file)
+            return located
+        return error
 
     def _read(self, file: SourceFile, columns: Sequence[str], *, threads: bool) -> Iterator[Any]:
         import pyarrow as pa
