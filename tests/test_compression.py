@@ -93,7 +93,8 @@ def test_missing_values_are_refused_or_filled_and_counted(tmp_path: Path) -> Non
     x[17, 1] = x[150, 1] = np.nan
     np.savez(tmp_path / "t.npz", X=x)
     with pytest.raises(
-        DataError, match=r"column 'c1' has no value \(NaN\) in row 17; .*--nan mean"
+        DataError,
+        match=r"column 'c1' has no value \(NaN\) in row 17 \(counted from 0\); .*--nan mean",
     ):
         compressed(tmp_path / "t.npz", tmp_path / "d")
     dataset = compressed(tmp_path / "t.npz", tmp_path / "d", nan="mean", bits=8, samples=1)

@@ -203,7 +203,8 @@ def _refuse_values(
         missing = np.isnan(values[row, column])
         raise DataError(
             f"{', '.join(source.paths)}: column {encoder.names[column]!r} "
-            f"{'has no value (NaN)' if missing else 'is infinite'} in row {block.first_row + row}; "
+            f"{'has no value (NaN)' if missing else 'is infinite'} in row "
+            f"{block.first_row + row} (counted from 0); "
             + ("remove the row or use --nan mean" if missing else "remove or replace it")
         )
 

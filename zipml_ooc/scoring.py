@@ -211,7 +211,7 @@ def _source_rows(
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise DataError(
                 f"{', '.join(paths)}: column {encoder.names[column]!r} is {values[row, column]} in "
-                f"row {block.first_row + row}: fill it in or remove the row"
+                f"row {block.first_row + row} (counted from 0): fill it in or remove the row"
             )
         target = None
         if target_needed:

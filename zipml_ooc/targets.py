@@ -46,7 +46,8 @@ class TargetEncoder:
         if (codes < 0).any():
             row = int(np.flatnonzero(codes < 0)[0])
             raise DataError(
-                f"target {self.names[0]!r}, row {first_row + row}: {target[row]!r} is none of the "
+                f"target {self.names[0]!r}, row {first_row + row} (counted from 0): "
+                f"{target[row]!r} is none of the "
                 f"{len(self.classes)} classes"
             )
         return codes
@@ -114,7 +115,8 @@ class TargetScan:
             for row, label in enumerate(labels):
                 if label is None or label != label:
                     raise DataError(
-                        f"target {self.names[0]!r} has no value in row {first_row + row}: "
+                        f"target {self.names[0]!r} has no value in row {first_row + row} "
+                        "(counted from 0): "
                         "remove the row or give it a label"
                     )
             self._labels.update(labels)
@@ -160,7 +162,8 @@ def _numbers(
         place = np.argwhere(bad)[0]
         name = names[int(place[1])] if values.ndim > 1 else names[0]
         raise DataError(
-            f"target {name!r} is {values[tuple(place)]} in row {first_row + int(place[0])}: "
+            f"target {name!r} is {values[tuple(place)]} in row "
+            f"{first_row + int(place[0])} (counted from 0): "
             "remove the row or give it a value"
         )
     return values
