@@ -51,6 +51,9 @@ def test_stored_values_are_the_standardised_values_to_within_a_step(tmp_path: Pa
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_plain_zarr_dask_and_xarray_read_the_dataset(tmp_path: Path, zarr_format: int) -> None:
     source = regression_npz(tmp_path / "t.npz", rows=300)
+    arrays = dict(np.load(source))
+    arrays["X"][:, 3] = 7.0  # constant: stored as 0, which must not read as missing
+    np.savez(source, **arrays)
     compressed(source, tmp_path / "d", zarr_format=zarr_format, chunk_rows=128)
     script = f"""
 import sys, warnings, dask.array, xarray, zarr
@@ -61,6 +64,7 @@ assert plain.shape == (300, 10) and plain.dtype == "f4"
 assert (dask.array.from_zarr(path, component="X").compute() == plain).all()
 data = xarray.open_zarr(path)
 assert data["X"].dims == ("row", "column") and data["y"].dims == ("row",)
+assert data["X"].dtype == "f4" and data["y"].dtype == "f8"
 assert (data["X"].values == plain).all()
 assert not [m for m in sys.modules if m.split(".")[0] in ("zipml_ooc", "zipml_cli")]
 """

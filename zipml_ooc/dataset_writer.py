@@ -223,12 +223,13 @@ class DatasetWriter:
             chunks = (self._chunk_rows, *shape[1:])
             return group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **names, **kw)
 
-        x = create("X", (n, d), "f4", ["row", "column"], fill_value=0, **codec)
+        # A chunk that goes missing reads as the fill value: one that no value has. xarray also masks
+        # the fill value of format 2, which must not be a level such as 0.
+        x = create("X", (n, d), "f4", ["row", "column"], fill_value=np.nan, **codec)
         y = None
         if self._target is not None:
             outputs = len(self._target.names)
             shape, axes = ((n,), ["row"]) if outputs == 1 else ((n, outputs), ["row", "output"])
-            # A chunk that goes missing reads as the fill value: one that no target has.
             dtype, fill = ("i4", -1) if self._target.classes else ("f8", np.nan)
             y = create("y", shape, dtype, axes, fill_value=fill)
         root = self._workspace / "X"
