@@ -24,6 +24,7 @@ from zipml_ooc import (
     CompressOptions,
     DataError,
     SourceOptions,
+    TrainOptions,
     UsageError,
     compress,
     dataset_writer,
@@ -389,6 +390,31 @@ def test_classes_of_a_compressed_source_keep_their_labels(tmp_path: Path) -> Non
         again = compressed(tmp_path / name, tmp_path / f"{name}2")
         assert again.spec.classes == first.spec.classes == tuple(sorted(labels))
         assert [type(c) for c in again.spec.classes] == [type(c) for c in sorted(labels)]
+
+
+def test_a_compressed_source_keeps_its_target_names_and_misses_lost_classes(tmp_path: Path) -> None:
+    rows = 300
+    source = write_csv(
+        tmp_path / "t.csv", {"x": range(rows), "kind": ["a" if i % 7 else "b" for i in range(rows)]}
+    )
+    compressed(source, tmp_path / "d", ("kind",), chunk_rows=64)
+    again = compressed(tmp_path / "d", tmp_path / "e")
+    assert again.spec.targets == ("kind",)
+    assert evaluate(train(again, TrainOptions(epochs=1)).model, source)["rows"] == rows
+    (tmp_path / "d" / "y" / "c" / "2").unlink()
+    with pytest.raises(DataError, match="class codes are missing or damaged"):
+        compressed(tmp_path / "d", tmp_path / "f")
+
+
+def test_a_target_that_is_boolean_in_one_file_only_is_a_number(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for name, values in (("a", [True, False] * 50), ("b", [0, 1, 2, 1] * 25)):
+        table = pa.table({"x": pa.array(range(100)), "t": pa.array(values)})
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    dataset = compress(paths, tmp_path / "d", source_options=SourceOptions(target=("t",)))
+    assert dataset.spec.task == "regression"
+    assert dataset.spec.target_statistics.maximum.tolist() == [2.0]
 
 
 def test_targets_that_went_missing_are_noticed(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ class DatasetWriter:
             chunks = (self._chunk_rows, *shape[1:])
             return group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **names, **kw)
 
-        # A chunk that goes missing reads as the fill value: one that no value has. xarray also masks
+        # A missing chunk reads as the fill value: one that no value has. xarray also masks
         # the fill value of format 2, which must not be a level such as 0.
         x = create("X", (n, d), "f4", ["row", "column"], fill_value=np.nan, **codec)
         y = None

@@ -77,8 +77,7 @@ enum class Loss : int { kSquared = 0, kLogistic = 1 };
 struct SgdOptions {
   Loss loss;
   bool split;         // the paper's form: the two samples of a code sum drawn apart again
-  double ridge;       // multiplies variance[j] * model[j] * mean second derivative in the gradient
-  double shift;       // multiplies 1/2 * third derivative * sum of variance * model^2 in residuals
+  double correction;  // part of the rounding bias that is taken out of the gradient, 0 to 1
   const float* variance;  // rounding variance of each column, of the value as read
   const float* l2;        // strength of the L2 penalty of each column
   bool fit_intercept;

@@ -169,8 +169,7 @@ class TileBatch {
   }
 
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
-                MutVec<double> intercept_sum, const std::string& loss, bool split, double ridge,
-                double shift,
+                MutVec<double> intercept_sum, const std::string& loss, bool split, double correction,
                 Vec<float> variance, Vec<float> l2, bool fit_intercept, size_t batch_tiles,
                 double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
                 uint32_t draw) const {
@@ -181,7 +180,7 @@ class TileBatch {
             "variance and l2 need one entry a column");
     require(batch_tiles >= 1, "a mini-batch is at least one tile");
     require(batch_rows > 0, "a mini-batch counts for some rows");
-    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, ridge, shift,
+    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, correction,
                              variance.data(), l2.data(), fit_intercept, batch_tiles, batch_rows, step_first,
                              step_last, average_from, seed, draw};
     const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
@@ -253,7 +252,7 @@ NB_MODULE(_native, m) {
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
       .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
-           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("ridge"), nb::arg("shift"),
+           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("correction"),
            nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
            nb::arg("draw"));

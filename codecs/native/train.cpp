@@ -15,6 +15,7 @@ namespace zipml {
 namespace {
 
 constexpr size_t kRows = kTileRows;
+constexpr double kSeriesLimit = 2.0;
 
 ZIPML_INLINE float lane_sum(const float lanes[8]) {
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
@@ -144,12 +145,13 @@ struct Batch {
   std::vector<float> code_sum;  // outputs x columns
   std::vector<double> scaled_sum, plain_sum, curvature;
   std::vector<double> rounding;  // variance of the margins that rounding causes: sum of v w^2
+  std::vector<double> correction;  // part of the rounding bias to take out
   double loss = 0;
   size_t rows = 0;
 
   explicit Batch(size_t outputs, size_t columns)
       : code_sum(outputs * columns), scaled_sum(outputs), plain_sum(outputs), curvature(outputs),
-        rounding(outputs) {}
+        rounding(outputs), correction(outputs) {}
   void clear() {
     std::fill(code_sum.begin(), code_sum.end(), 0.0f);
     std::fill(scaled_sum.begin(), scaled_sum.end(), 0.0);
@@ -176,7 +178,7 @@ ZIPML_INLINE void batch_tile(const Tile& tile, const Affine& affine, const Folde
   tile_margins(tile, affine, folded, outputs, s.first.data());
   for (size_t k = 0; k < outputs; ++k) {
     float* m = s.first.data() + k * kRows;
-    const float shift = static_cast<float>(0.5 * options.shift * batch.rounding[k]);
+    const float shift = static_cast<float>(0.5 * batch.correction[k] * batch.rounding[k]);
     for (size_t r = 0; r < tile.rows; ++r) {
       const float target = tile.chunk->target[(tile.row + r) * outputs + k];
       const LossTerms terms = loss_terms(options.loss, m[r], target);
@@ -216,7 +218,7 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
     float* m1 = s.first.data() + k * kRows;
     float* m2 = s.second.data() + k * kRows;
     // A single sample has twice the variance of the mean of two.
-    const float shift = static_cast<float>(options.shift * batch.rounding[k]);
+    const float shift = static_cast<float>(batch.correction[k] * batch.rounding[k]);
     for (size_t r = 0; r < tile.rows; ++r) {
       const float target = tile.chunk->target[(tile.row + r) * outputs + k];
       const float scale = tile.scale(r);
@@ -247,7 +249,9 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
 void update(const Affine& affine, const SgdOptions& o, const Batch& batch, double step, size_t k,
             float* w, float* intercept) {
   const double scale = 1.0 / o.batch_rows;
-  const float ridge = static_cast<float>(o.ridge * batch.curvature[k] * scale);
+  // The split form has no second-order bias: what is not to be taken out is put in.
+  const double kept = o.split ? 1.0 - batch.correction[k] : -batch.correction[k];
+  const float ridge = static_cast<float>(kept * batch.curvature[k] * scale);
   const float rows = static_cast<float>(batch.plain_sum[k] * scale);
   const float scaled = static_cast<float>(batch.scaled_sum[k] * scale);
   const float inverse = static_cast<float>(scale), eta = static_cast<float>(step);
@@ -284,6 +288,10 @@ ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t
       double rounding = 0;
       for (size_t j = 0; j < d; ++j) rounding += static_cast<double>(o.variance[j]) * w[j] * w[j];
       batch.rounding[k] = rounding;
+      // The corrections of a curved loss are the start of a series in this variance. Where it is
+      // large the series is wrong and would drive the model away: it is held to a bounded sum.
+      const bool bounded = o.loss == Loss::kLogistic && rounding > kSeriesLimit;
+      batch.correction[k] = bounded ? o.correction * kSeriesLimit / rounding : o.correction;
     }
     const size_t end = std::min(count, (i + 1) * o.batch_tiles);
     for (size_t t = i * o.batch_tiles; t < end; ++t) {

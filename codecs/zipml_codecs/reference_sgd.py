@@ -17,6 +17,8 @@ from .rng import split_mask
 
 __all__ = ["ReferenceOptions", "ReferenceTile", "affine_values", "gradient", "margins", "sgd"]
 
+SERIES_LIMIT = 2.0
+
 F64 = npt.NDArray[np.float64]
 
 
@@ -39,8 +41,7 @@ class ReferenceOptions:
     centre: F64
     loss: str
     split: bool
-    ridge: float
-    shift: float
+    correction: float
     variance: F64
     l2: F64
     fit_intercept: bool
@@ -79,13 +80,24 @@ def _loss(name: str, margin: F64, target: F64) -> tuple[F64, F64, F64, F64]:
     return np.logaddexp(0.0, -sign * margin), -sign * wrong, second, third
 
 
+def _correction(o: ReferenceOptions, margin_variance: F64) -> F64:
+    """Part of the rounding bias to take out, for each output.
+
+    The corrections of a curved loss are the start of a series in the variance that rounding gives
+    the margin: where it is large, they are held to what they are at the limit.
+    """
+    if o.loss == "squared":
+        return np.full_like(margin_variance, o.correction)
+    return np.asarray(o.correction / np.maximum(1.0, margin_variance / SERIES_LIMIT))
+
+
 def _residual(o: ReferenceOptions, margin: F64, target: F64, margin_variance: F64) -> F64:
     """First derivative, less what noise of this variance in the margin adds to it on average.
 
     To first order in the variance: half of it times the third derivative.
     """
     _, first, _, third = _loss(o.loss, margin, target)
-    return np.asarray(first - o.shift * 0.5 * third * margin_variance)
+    return np.asarray(first - 0.5 * third * margin_variance)
 
 
 def _two_samples(tile: ReferenceTile, o: ReferenceOptions) -> tuple[F64, F64]:
@@ -108,14 +120,15 @@ def _tile_gradient(
     at_mean = mean @ model.T + intercept
     noise = (o.variance * model**2).sum(axis=1)
     loss, _, second, _ = _loss(o.loss, at_mean, tile.target)
+    taken = _correction(o, noise) * noise
     if not o.split:
-        residual = _residual(o, at_mean, tile.target, noise)
+        residual = _residual(o, at_mean, tile.target, taken)
         return residual.T @ mean, residual.sum(axis=0), second.sum(axis=0), float(loss.sum())
     # ZipML, section 2.2: each sample takes the residual of the other one. A single sample has
     # twice the variance of the mean.
     q1, q2 = _two_samples(tile, o)
-    r1 = _residual(o, q1 @ model.T + intercept, tile.target, 2 * noise)
-    r2 = _residual(o, q2 @ model.T + intercept, tile.target, 2 * noise)
+    r1 = _residual(o, q1 @ model.T + intercept, tile.target, 2 * taken)
+    r2 = _residual(o, q2 @ model.T + intercept, tile.target, 2 * taken)
     both = 0.5 * (r2.T @ q1 + r1.T @ q2)
     return both, 0.5 * (r1 + r2).sum(axis=0), second.sum(axis=0), float(loss.sum())
 
@@ -140,7 +153,9 @@ def sgd(
         loss_sum += sum(p[3] for p in parts) - 0.5 * float(curvature @ rounding)
         part = number / (len(starts) - 1) if len(starts) > 1 else 0.0
         step = o.step_first + (o.step_last - o.step_first) * part
-        slope += o.ridge * (curvature / rows)[:, None] * o.variance * model
+        correction = _correction(o, rounding)
+        ridge = 1.0 - correction if o.split else -correction
+        slope += (ridge * curvature / rows)[:, None] * o.variance * model
         model = (model - step * slope) / (1.0 + step * full * o.l2)
         if o.fit_intercept:
             intercept = intercept - step * residual

@@ -243,3 +243,26 @@ def test_reported_loss_is_that_of_the_unquantised_data(tmp_path: Path) -> None:
     assert as_stored > 1.05 * true
     assert result.loss == pytest.approx(true, rel=0.02)
     assert result.epochs[-1].loss == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_logistic_correction_does_not_run_away_on_heavy_tails(tmp_path: Path, samples: int) -> None:
+    """Rounding moves margins by far more than one here: the series of the correction is held."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_t(3, (20_000, 8))
+    y = rng.random(20_000) < 1 / (1 + np.exp(-x @ rng.standard_normal(8)))
+    np.savez(tmp_path / "t.npz", X=x, y=y)
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=4, samples=samples)
+    found = {}
+    for sampling in ("auto", "naive"):
+        result = train(dataset, TrainOptions(sampling=sampling, epochs=10))
+        found[sampling] = evaluate(result.model, tmp_path / "t.npz")["loss"]
+        assert result.loss == pytest.approx(found[sampling], rel=0.15)
+    assert found["auto"] < found["naive"] < np.log(2)
+
+
+def test_runs_with_and_without_intercept_do_not_share_targets(tmp_path: Path) -> None:
+    source = regression_npz(tmp_path / "t.npz")
+    dataset = compressed(source, tmp_path / "d", bits=8)
+    train(dataset, TrainOptions(fit_intercept=False, epochs=1))
+    assert evaluate(train(dataset).model, source)["r2"] > 0.9

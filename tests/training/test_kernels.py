@@ -74,8 +74,7 @@ class Case:
             "centre": self.centre.astype("f8"),
             "loss": "squared",
             "split": False,
-            "ridge": 0.0,
-            "shift": 0.0,
+            "correction": 0.0,
             "variance": self.variance.astype("f8"),
             "l2": self.l2.astype("f8"),
             "fit_intercept": True,
@@ -118,8 +117,7 @@ class Case:
             intercept_sum=intercept_sum,
             loss=o.loss,
             split=o.split,
-            ridge=o.ridge,
-            shift=o.shift,
+            correction=o.correction,
             variance=self.variance,
             l2=self.l2,
             fit_intercept=o.fit_intercept,
@@ -187,8 +185,7 @@ def test_gradient_agrees_with_the_reference(case: Case) -> None:
     case=cases,
     loss=st.sampled_from(["squared", "logistic"]),
     split=st.booleans(),
-    ridge=st.floats(-1, 1),
-    shift=st.floats(0, 1),
+    correction=st.floats(0, 1),
     batch_rows=st.sampled_from([5.0, 64.0, 192.0]),
     fit_intercept=st.booleans(),
     batch_tiles=st.integers(1, 3),
@@ -217,7 +214,7 @@ def test_split_and_mean_forms_have_the_same_expected_gradient() -> None:
     """
     case = Case([128], 6, Quantizer(bits=2, samples=2, seed=8), outputs=1, seed=2)
     tiles = case.reference_tiles()
-    o = case.options(ridge=0.0, l2=np.zeros(6))
+    o = case.options(l2=np.zeros(6))
     case.l2[:] = 0
     whole: dict[str, Any] = {
         "batch_tiles": 2, "batch_rows": 128.0, "step_first": 1.0, "step_last": 1.0
@@ -226,7 +223,7 @@ def test_split_and_mean_forms_have_the_same_expected_gradient() -> None:
     mean_step = case.run(base)[0] - case.model
     steps = []
     for draw in range(4000):
-        split = case.options(split=True, draw=draw, **whole)
+        split = case.options(split=True, correction=1.0, draw=draw, **whole)
         steps.append(case.run(split)[0] - case.model)
     odd = np.mean([np.mean(t.codes % 2, axis=0) for t in tiles], axis=0)
     expected = mean_step + odd * np.square(o.slope) * case.model
@@ -248,7 +245,7 @@ def test_values_of_the_affine_map_are_the_decoded_values() -> None:
 def test_runs_repeat_bit_for_bit() -> None:
     case = Case([300, 77], 33, Quantizer(bits=4, samples=2), outputs=2, seed=4)
     for split in (False, True):
-        first, second = (case.run(case.options(split=split, ridge=-0.5)) for _ in range(2))
+        first, second = (case.run(case.options(split=split, correction=0.5)) for _ in range(2))
         for a, b in zip(first, second, strict=True):
             assert np.array_equal(a, b)
 

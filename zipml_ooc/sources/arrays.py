@@ -63,8 +63,8 @@ class ArrayFile:
         Of the target array; None without one.
     read
         Yields all rows in order, in pieces of about as many rows as asked for.
-    names
-        Names of the columns, None where the file has none.
+    names, target_names
+        Names of the columns and of the outputs, None where the file has none.
     """
 
     file: SourceFile
@@ -74,6 +74,7 @@ class ArrayFile:
     y_shape: tuple[int, ...] | None = None
     y_dtype: Any = None
     names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -112,7 +113,7 @@ class ArraySource:
         first = files[0]
         has_y = first.outputs is not None
         if has_y and not options.target_optional:
-            allowed = {options.y_name, *_output_names(options.y_name, first.outputs)}
+            allowed = {options.y_name, *_output_names(options.y_name, first)}
             wrong = [t for t in options.target if t not in allowed]
             if wrong:
                 raise UsageError(
@@ -129,7 +130,7 @@ class ArraySource:
         self.columns = self._layout.columns
         self.targets = self._layout.target_names
         if first.outputs is not None:
-            self.targets = _output_names(options.y_name, first.outputs)
+            self.targets = _output_names(options.y_name, first)
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """Read the source from its start; every block but the last has exactly `rows` rows."""
@@ -246,10 +247,12 @@ def _check(file: ArrayFile, first: ArrayFile, options: SourceOptions) -> None:
         )
 
 
-def _output_names(y_name: str, outputs: int | None) -> tuple[str, ...]:
-    if outputs == 1:
+def _output_names(y_name: str, file: ArrayFile) -> tuple[str, ...]:
+    if file.target_names is not None:
+        return file.target_names
+    if file.outputs == 1:
         return (y_name,)
-    return tuple(f"{y_name}{i}" for i in range(outputs or 0))
+    return tuple(f"{y_name}{i}" for i in range(file.outputs or 0))
 
 
 def _without_target(options: SourceOptions) -> SourceOptions:

@@ -48,7 +48,9 @@ class ParquetReader:
             kinds = {field.name: column_kind(field.type) for field in schema}
             if file is files[0]:
                 self.names, self.kinds = tuple(schema.names), kinds
-                self.booleans = frozenset(f.name for f in schema if str(f.type) == "bool")
+            booleans = frozenset(f.name for f in schema if str(f.type) == "bool")
+            # A column that is boolean in one file and a number in another is a number.
+            self.booleans = booleans if file is files[0] else self.booleans & booleans
             check_same_columns(schema.names, self.names, place=file.path, first_place=files[0].path)
             for name, kind in kinds.items():
                 if kind != self.kinds[name]:

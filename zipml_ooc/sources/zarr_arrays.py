@@ -65,6 +65,11 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
                 if spec is not None:
                     features = features.astype(np.float64) * spec.scale + spec.mean
                 if labels is not None and target is not None:
+                    if not ((target >= 0) & (target < len(labels))).all():
+                        raise DataError(
+                            f"{file.path}: class codes are missing or damaged between rows "
+                            f"{start} and {start + len(target)}"
+                        )
                     target = labels[target]
                 yield Rows(features, target)
 
@@ -74,7 +79,8 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
     y_dtype = y.dtype if y.dtype.kind == "T" else np.dtype(y.dtype)
     if labels is not None:
         y_dtype = labels.dtype
-    return ArrayFile(file, x_shape, x_dtype, read, tuple(y.shape), y_dtype, names)
+    targets = None if spec is None else spec.targets
+    return ArrayFile(file, x_shape, x_dtype, read, tuple(y.shape), y_dtype, names, targets)
 
 
 def _open(file: SourceFile) -> Any:

@@ -274,7 +274,9 @@ class _Run:
         at_zero = 0.5 * self._problem.outputs if self._problem.loss == "squared" else math.log(2.0)
         mean = state.loss_sum / max(state.rows, 1)
         finite = np.isfinite(state.model).all() and np.isfinite(state.intercept).all()
-        return bool(finite) and math.isfinite(mean) and mean <= _DIVERGED * at_zero
+        # A loss that is far below zero has the rounding bias of a runaway model taken out of it.
+        # That of the squared loss may be somewhat below zero by chance, like any estimate.
+        return bool(finite) and math.isfinite(mean) and abs(mean) <= _DIVERGED * at_zero
 
     def _model(
         self, estimate: tuple[F64, F64], schedule: Schedule, records: list[EpochRecord], loss: float

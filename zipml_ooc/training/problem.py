@@ -217,8 +217,9 @@ def _chunk(dataset: Dataset, number: int) -> EncodedChunk:
 def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
     start = number * dataset.spec.chunk_rows
     stop = start + dataset.spec.rows_of_chunk(number)
+    scaling = problem.target_mean.tobytes(), problem.target_std.tobytes()
     return _CACHE.get(
-        (dataset.path, dataset.stamp, "y", number, problem.loss),
+        (dataset.path, dataset.stamp, "y", number, *scaling),
         lambda: problem.scale_target(dataset.read_target(start, stop)),
         lambda target: target.nbytes,
     )

@@ -128,9 +128,7 @@ def advance(job: Job, step: Step, state: State) -> State:
         intercept_sum=intercept_sum,
         loss=problem.loss,
         split=split,
-        # The split form has no rounding bias to take out: what the guard holds back is added.
-        ridge=1.0 - kept if split else -kept,
-        shift=kept,
+        correction=kept,
         variance=problem.variance,
         l2=problem.l2,
         fit_intercept=job.fit_intercept,
