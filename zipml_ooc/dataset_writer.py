@@ -30,6 +30,7 @@ from .features import FeatureEncoder
 from .sources import Source
 from .statistics import ColumnStatistics
 from .targets import TargetEncoder
+from .umask import masked
 
 if TYPE_CHECKING:
     from .compression import CompressOptions
@@ -60,7 +61,7 @@ def written_beside(place: Path, *, force: bool) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"cannot write in {place.parent}: {error}") from error
     try:
-        workspace.chmod(0o777 & ~_umask())
+        workspace.chmod(masked(0o777))
         yield workspace
         if force and place.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{place.name}.old-", dir=place.parent))
@@ -100,12 +101,6 @@ def _wait_for_zarr() -> None:
         from zarr.core.sync import sync
 
         sync(others_done(), timeout=_ZARR_SECONDS)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class DatasetWriter:

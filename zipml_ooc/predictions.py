@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .errors import DataError, UsageError
 from .model import LinearModel
+from .umask import masked
 
 __all__ = ["FORMATS", "open_writer"]
 
@@ -47,9 +48,7 @@ def open_writer(path: Path, model: LinearModel, *, force: bool) -> Iterator[Writ
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
         with os.fdopen(handle, "wb") as file, opener(file, path.suffix, model) as write:
             yield write
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).chmod(masked(0o666))
         Path(temporary).replace(path)
     except OSError as error:
         raise DataError(

@@ -2,7 +2,8 @@
 
 Training sees columns of mean zero and variance one, and a target of variance one, however the
 dataset stores them: the change of coordinates is affine and is folded into the map from code to
-value that the kernels apply anyway. `to_model` folds it out again.
+value that the kernels apply anyway. `to_model` folds it out again. A model without an intercept
+could not take up a shift: then nothing is centred, and the mean square is one.
 """
 
 from __future__ import annotations

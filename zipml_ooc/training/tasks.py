@@ -1,7 +1,8 @@
 """What runs on a worker: advance a replica over a window, score a window, measure its spectrum.
 
 Tasks get the path of a dataset and small objects, read the chunks where they run, and give back a
-model's worth of numbers. They keep nothing between calls but the opened dataset.
+model's worth of numbers. Between calls a process keeps the opened dataset, and chunks and targets
+up to a budget (`problem`).
 """
 
 from __future__ import annotations
