@@ -1,5 +1,5 @@
-// The functions of the native core, free of Python: buffers belong to the caller, sizes have been
-// checked by module.cpp.
+// What the functions of the native core take and give (kernels.hpp lists them), free of Python:
+// buffers belong to the caller, sizes have been checked by module.cpp.
 #pragma once
 
 #include <cstddef>
@@ -28,26 +28,6 @@ struct CodeSpec {
   int stored_bits() const { return bits + samples - 1; }
   int32_t intervals() const { return (1 << bits) - 1; }
 };
-
-// Quantises and packs. `variance` receives per column the sum over rows of p (2^16 - p), p the
-// probability of rounding up in units of 2^-16 (exact); for row scales, `row_variance` receives
-// the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Halves travel as floats.
-void encode_float(Matrix<const float> values, Scales<float> scales, CodeSpec spec, uint64_t seed,
-                  uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
-void encode_half(Matrix<const float> values, Scales<float> scales, CodeSpec spec, uint64_t seed,
-                 uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
-void encode_double(Matrix<const double> values, Scales<double> scales, CodeSpec spec,
-                   uint64_t seed, uint64_t first_tile, uint8_t* codes, uint64_t* variance,
-                   double* row_variance);
-
-// Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
-// Row scales start at that tile too.
-void decode_float(const uint8_t* codes, size_t chunk_rows, size_t first_tile,
-                  Scales<float> scales, CodeSpec spec, Matrix<float> out);
-void decode_half(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<float> scales,
-                 CodeSpec spec, Matrix<float> out);
-void decode_double(const uint8_t* codes, size_t chunk_rows, size_t first_tile,
-                   Scales<double> scales, CodeSpec spec, Matrix<double> out);
 
 // One encoded chunk as the training kernels see it: tile t of the chunk is the dataset's tile
 // first_tile + t. `row_scale` is null for column scales.
@@ -101,17 +81,5 @@ struct SgdResult {
   double loss_sum;  // over rows, each with the model before its mini-batch; rounding bias removed
   size_t rows, averaged;
 };
-
-// Mini-batch SGD over `count` tiles in the given order.
-SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
-              const SgdOptions& options, SgdState state);
-
-// Margins of the rows of the given tiles, one tile after the other: out is rows x outputs.
-void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
-             const float* model, const float* intercept, size_t outputs, float* out);
-
-// Sum over rows of residual * value: out is outputs x columns; residuals are ordered as `margins`.
-void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
-              const float* residuals, size_t outputs, double* out);
 
 }  // namespace zipml

@@ -1,11 +1,10 @@
 // Unpacking of one chunk, or of some of its tiles, to floating point.
-#include <algorithm>
-#include <vector>
 
-#include "core.hpp"
+#include "native.hpp"
 #include "grid.hpp"
 
 namespace zipml {
+namespace ZIPML_ISA {
 namespace {
 
 constexpr size_t kColumnBlock = 16;
@@ -29,9 +28,9 @@ ZIPML_INLINE void decode_any(const uint8_t* codes, size_t chunk_rows, size_t fir
   // Column scales: one table of all values a column can take, unless the chunk is too short to
   // pay for it.
   const bool tabled = !scales.by_row && out.rows > static_cast<size_t>(top);
-  std::vector<T> tables;
+  Buffer<T> tables;
   if (tabled) {
-    tables.resize(out.columns * static_cast<size_t>(top + 1));
+    tables.reset(out.columns * static_cast<size_t>(top + 1));
     for (size_t c = 0; c < out.columns; ++c) {
       const Grid<T, Round> grid(scales.lower[c], scales.upper[c], spec.intervals());
       T* table = tables.data() + c * static_cast<size_t>(top + 1);
@@ -44,23 +43,23 @@ ZIPML_INLINE void decode_any(const uint8_t* codes, size_t chunk_rows, size_t fir
     const size_t slots = slots_in_tile(rows_in_tile(chunk_rows, first_tile + t));
     const uint8_t* tile = codes + tile_offset(first_tile + t, out.columns, stored);
     for (size_t c0 = 0; c0 < out.columns; c0 += kColumnBlock) {
-      const size_t width = std::min(kColumnBlock, out.columns - c0);
+      const size_t width = least(kColumnBlock, out.columns - c0);
       for (size_t c = 0; c < width; ++c) {
         alignas(64) uint16_t z[64];
         unpack_column(tile, slots, stored, out.columns, c0 + c, z);
         if (tabled) {
           const T* table = tables.data() + (c0 + c) * static_cast<size_t>(top + 1);
-          for (size_t r = 0; r < rows; ++r) block[c][r] = table[std::min<int32_t>(z[r], top)];
+          for (size_t r = 0; r < rows; ++r) block[c][r] = table[least<int32_t>(z[r], top)];
         } else if (scales.by_row) {
           for (size_t r = 0; r < rows; ++r) {
             const T s = scales.upper[t * kTileRows + r];
             const Grid<T, Round> grid(T(0) - s, s, spec.intervals());
-            block[c][r] = stored_value(grid, std::min<int32_t>(z[r], top), spec.samples);
+            block[c][r] = stored_value(grid, least<int32_t>(z[r], top), spec.samples);
           }
         } else {
           const Grid<T, Round> grid(scales.lower[c0 + c], scales.upper[c0 + c], spec.intervals());
           for (size_t r = 0; r < rows; ++r) {
-            block[c][r] = stored_value(grid, std::min<int32_t>(z[r], top), spec.samples);
+            block[c][r] = stored_value(grid, least<int32_t>(z[r], top), spec.samples);
           }
         }
       }
@@ -77,17 +76,18 @@ ZIPML_INLINE void decode_any(const uint8_t* codes, size_t chunk_rows, size_t fir
 
 }  // namespace
 
-ZIPML_CLONES void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
                                CodeSpec c, Matrix<float> out) {
   decode_any<float, Keep>(codes, rows, tile, s, c, out);
 }
-ZIPML_CLONES void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
                               CodeSpec c, Matrix<float> out) {
   decode_any<float, ToHalf>(codes, rows, tile, s, c, out);
 }
-ZIPML_CLONES void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s,
+void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s,
                                 CodeSpec c, Matrix<double> out) {
   decode_any<double, Keep>(codes, rows, tile, s, c, out);
 }
 
+}  // namespace ZIPML_ISA
 }  // namespace zipml

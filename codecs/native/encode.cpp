@@ -1,12 +1,11 @@
 // Stochastic quantisation and packing of one chunk.
-#include <algorithm>
-#include <vector>
 
-#include "core.hpp"
+#include "native.hpp"
 #include "grid.hpp"
 #include "philox.hpp"
 
 namespace zipml {
+namespace ZIPML_ISA {
 namespace {
 
 // Columns that are brought into cache together: a row-major tile is read by whole cache lines.
@@ -51,15 +50,14 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
                              uint64_t* variance, double* row_variance) {
   const int stored = spec.stored_bits();
   const PhiloxKey key(seed);
-  std::vector<Grid<T, Round>> grids;
   const size_t grid_count = scales.by_row ? values.rows : values.columns;
-  grids.reserve(grid_count);
+  Buffer<Grid<T, Round>> grids(grid_count);
   for (size_t g = 0; g < grid_count; ++g) {
     const T upper = scales.upper[g];
-    grids.emplace_back(scales.by_row ? T(0) - upper : scales.lower[g], upper, spec.intervals());
+    grids[g] = Grid<T, Round>(scales.by_row ? T(0) - upper : scales.lower[g], upper, spec.intervals());
   }
-  if (variance) std::fill(variance, variance + values.columns, uint64_t{0});
-  if (row_variance) std::fill(row_variance, row_variance + values.columns, 0.0);
+  if (variance) std::memset(variance, 0, values.columns * sizeof(uint64_t));
+  if (row_variance) std::memset(row_variance, 0, values.columns * sizeof(double));
 
   T block[kColumnBlock][kTileRows] = {};
   for (size_t t = 0; t < tile_count(values.rows); ++t) {
@@ -67,7 +65,7 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
     const size_t slots = slots_in_tile(rows);
     uint8_t* tile = codes + tile_offset(t, values.columns, stored);
     for (size_t c0 = 0; c0 < values.columns; c0 += kColumnBlock) {
-      const size_t width = std::min(kColumnBlock, values.columns - c0);
+      const size_t width = least(kColumnBlock, values.columns - c0);
       for (size_t r = 0; r < rows; ++r) {
         const T* row = values.data + static_cast<ptrdiff_t>(t * kTileRows + r) * values.row_stride +
                        static_cast<ptrdiff_t>(c0) * values.column_stride;
@@ -109,17 +107,18 @@ ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec 
 
 }  // namespace
 
-ZIPML_CLONES void encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
+void encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
                                uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
   encode_any<float, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
-ZIPML_CLONES void encode_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
+void encode_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
                               uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
   encode_any<float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
 }
-ZIPML_CLONES void encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
+void encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
                                 uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
   encode_any<double, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
 
+}  // namespace ZIPML_ISA
 }  // namespace zipml

@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "isa.hpp"
 #include "layout.hpp"
 
 namespace zipml {
+namespace ZIPML_ISA {
 
 // Rounds to the nearest float16 (ties to even); for levels of float16 arrays, held in floats.
 inline float round_to_half(float x) {
@@ -110,4 +112,5 @@ struct Grid {
   }
 };
 
+}  // namespace ZIPML_ISA
 }  // namespace zipml

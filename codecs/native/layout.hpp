@@ -10,32 +10,27 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__ELF__)
-#define ZIPML_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define ZIPML_CLONES
-#endif
 #define ZIPML_INLINE inline __attribute__((always_inline))
 
 namespace zipml {
 
 constexpr size_t kTileRows = 64;
 
-inline size_t tile_count(size_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+ZIPML_INLINE size_t tile_count(size_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
-inline size_t rows_in_tile(size_t rows, size_t tile) {
+ZIPML_INLINE size_t rows_in_tile(size_t rows, size_t tile) {
   const size_t left = rows - tile * kTileRows;
   return left < kTileRows ? left : kTileRows;
 }
 
 // Row slots that a tile stores: its rows, rounded up to whole bytes of one-bit fields.
-inline size_t slots_in_tile(size_t rows) { return (rows + 7) / 8 * 8; }
+ZIPML_INLINE size_t slots_in_tile(size_t rows) { return (rows + 7) / 8 * 8; }
 
-inline size_t tile_offset(size_t tile, size_t columns, int stored_bits) {
+ZIPML_INLINE size_t tile_offset(size_t tile, size_t columns, int stored_bits) {
   return tile * columns * static_cast<size_t>(stored_bits) * (kTileRows / 8);
 }
 
-inline size_t codes_size(size_t rows, size_t columns, int stored_bits) {
+ZIPML_INLINE size_t codes_size(size_t rows, size_t columns, int stored_bits) {
   if (rows == 0) return 0;
   const size_t last = tile_count(rows) - 1;
   return tile_offset(last, columns, stored_bits) +

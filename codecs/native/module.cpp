@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "core.hpp"
+#include "kernels.hpp"
 #include "layout.hpp"
 #include "philox.hpp"
 
@@ -74,11 +74,11 @@ void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int
   uint8_t* out = codes.data();
   nb::gil_scoped_release release;
   if constexpr (sizeof(T) == 8) {
-    encode_double(m, scales, spec, seed, first_tile, out, var, row_var);
+    kernels().encode_double(m, scales, spec, seed, first_tile, out, var, row_var);
   } else if (half) {
-    encode_half(m, scales, spec, seed, first_tile, out, var, row_var);
+    kernels().encode_half(m, scales, spec, seed, first_tile, out, var, row_var);
   } else {
-    encode_float(m, scales, spec, seed, first_tile, out, var, row_var);
+    kernels().encode_float(m, scales, spec, seed, first_tile, out, var, row_var);
   }
 }
 
@@ -96,11 +96,11 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
   const Matrix<T> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
   nb::gil_scoped_release release;
   if constexpr (sizeof(T) == 8) {
-    decode_double(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    kernels().decode_double(codes.data(), chunk_rows, first_tile, scales, spec, m);
   } else if (half) {
-    decode_half(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    kernels().decode_half(codes.data(), chunk_rows, first_tile, scales, spec, m);
   } else {
-    decode_float(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    kernels().decode_float(codes.data(), chunk_rows, first_tile, scales, spec, m);
   }
 }
 
@@ -154,7 +154,7 @@ class TileBatch {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require(out.shape(0) == rows_ && out.shape(1) == outputs_, "margins are rows x outputs");
     nb::gil_scoped_release release;
-    zipml::margins(chunks_.data(), tiles_.data(), tiles_.size(), affine_, model.data(),
+    kernels().margins(chunks_.data(), tiles_.data(), tiles_.size(), affine_, model.data(),
                    intercept.data(), outputs_, out.data());
   }
 
@@ -164,7 +164,7 @@ class TileBatch {
     require(out.shape(0) == outputs_ && out.shape(1) == affine_.columns,
             "the gradient is outputs x columns");
     nb::gil_scoped_release release;
-    zipml::gradient(chunks_.data(), tiles_.data(), tiles_.size(), affine_, residuals.data(),
+    kernels().gradient(chunks_.data(), tiles_.data(), tiles_.size(), affine_, residuals.data(),
                     outputs_, out.data());
   }
 
@@ -188,7 +188,7 @@ class TileBatch {
     SgdResult result;
     {
       nb::gil_scoped_release release;
-      result = zipml::sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
+      result = kernels().sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
     }
     return nb::make_tuple(result.loss_sum, result.rows, result.averaged);
   }
@@ -218,6 +218,10 @@ NB_MODULE(_native, m) {
     require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
     return codes_size(rows, columns, stored_bits);
   }, nb::arg("rows"), nb::arg("columns"), nb::arg("stored_bits"));
+
+  m.def("simd_levels", &simd_levels);
+  m.def("live_simd", [] { return std::string(kernels().name); });
+  m.def("select_simd", &select_simd, nb::arg("name"));
 
   m.def("encode_f32", &encode_values<float>, nb::arg("values"), nb::arg("lower").none(),
         nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "layout.hpp"
+
 namespace zipml {
 
 // What a draw is for: the top byte of the last counter word.
@@ -13,13 +15,13 @@ enum class Purpose : uint32_t { kQuantize = 0, kSplit = 1 };
 
 struct PhiloxKey {
   uint32_t k0, k1;
-  explicit PhiloxKey(uint64_t seed)
+  explicit __attribute__((always_inline)) PhiloxKey(uint64_t seed)
       : k0(static_cast<uint32_t>(seed)), k1(static_cast<uint32_t>(seed >> 32)) {}
 };
 
 // One block of four words. The rounds are spelled out by the compiler, so that a loop over blocks
 // has a straight body and becomes vector code.
-inline __attribute__((always_inline)) void philox(PhiloxKey key, const uint32_t counter[4],
+ZIPML_INLINE void philox(PhiloxKey key, const uint32_t counter[4],
                                                   uint32_t out[4]) {
   constexpr uint64_t kMul0 = 0xD2511F53u, kMul1 = 0xCD9E8D57u;
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
@@ -44,7 +46,7 @@ inline __attribute__((always_inline)) void philox(PhiloxKey key, const uint32_t 
 // Blocks of a tile for `count` indices (columns, or groups of columns) from `first` on, eight
 // each: words[w][8 c + m] is word w of block m of index first + c.
 template <size_t Count>
-inline __attribute__((always_inline)) void tile_blocks(PhiloxKey key, uint64_t tile, uint32_t first,
+ZIPML_INLINE void tile_blocks(PhiloxKey key, uint64_t tile, uint32_t first,
                                                        uint32_t last, uint32_t words[4][8 * Count]) {
   const uint32_t low = static_cast<uint32_t>(tile), high = static_cast<uint32_t>(tile >> 32);
   for (uint32_t lane = 0; lane < 8 * Count; ++lane) {
@@ -57,7 +59,7 @@ inline __attribute__((always_inline)) void tile_blocks(PhiloxKey key, uint64_t t
 
 // The 64 draws of 16 bits that quantise each of 16 columns of one tile: row 16 w + 2 m + h takes
 // half h of word w of block m.
-inline __attribute__((always_inline)) void quantize_draws(PhiloxKey key, uint64_t tile,
+ZIPML_INLINE void quantize_draws(PhiloxKey key, uint64_t tile,
                                                           uint32_t first_column,
                                                           uint16_t draws[16][64]) {
   alignas(64) uint32_t words[4][128];
@@ -75,7 +77,7 @@ inline __attribute__((always_inline)) void quantize_draws(PhiloxKey key, uint64_
 
 // One bit a row for 16 columns of a tile (a group): column 2 m + p of the group takes words 2 p
 // (rows 0-31) and 2 p + 1 (rows 32-63) of block m. It says which of two samples rounded up.
-inline __attribute__((always_inline)) void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
+ZIPML_INLINE void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
                                                        uint32_t draw, uint64_t masks[16]) {
   uint32_t words[4][8];
   const uint32_t last = (static_cast<uint32_t>(Purpose::kSplit) << 24) | ((draw & 0xFFFFu) << 8);

@@ -3,15 +3,14 @@
 // Codes are turned to floats a column of a tile at a time and never leave the cache; the affine
 // map from code to value is folded into the model and out of the gradient. Sums run over a fixed
 // number of lanes in a fixed order, so that every instruction set gives the same bits.
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
-#include "core.hpp"
+#include "native.hpp"
 #include "layout.hpp"
 #include "philox.hpp"
 
 namespace zipml {
+namespace ZIPML_ISA {
 namespace {
 
 constexpr size_t kRows = kTileRows;
@@ -69,13 +68,13 @@ ZIPML_INLINE void split_codes(const uint16_t z[64], uint64_t mask, float first[6
 
 // The model with the affine map folded in: margin = scale * (linear + sum slope w z) + constant.
 struct Folded {
-  std::vector<float> factor;  // outputs x columns
-  std::vector<float> linear, constant;
+  Buffer<float> factor;  // outputs x columns
+  Buffer<float> linear, constant;
 
   void fold(const Affine& affine, const float* model, const float* intercept, size_t outputs) {
-    factor.resize(outputs * affine.columns);
-    linear.assign(outputs, 0.0f);
-    constant.assign(outputs, 0.0f);
+    factor.reset(outputs * affine.columns);
+    linear.reset(outputs);
+    constant.reset(outputs);
     for (size_t k = 0; k < outputs; ++k) {
       const float* w = model + k * affine.columns;
       double lin = 0, con = intercept[k];
@@ -94,7 +93,7 @@ ZIPML_INLINE void tile_margins(const Tile& tile, const Affine& affine, const Fol
                                size_t outputs, float* out /* outputs x 64 */) {
   alignas(64) uint16_t z[64];
   alignas(64) float codes[64];
-  std::fill(out, out + outputs * kRows, 0.0f);
+  std::memset(out, 0, outputs * kRows * sizeof(float));
   for (size_t j = 0; j < affine.columns; ++j) {
     tile.column(affine, j, z);
     to_float(z, codes);
@@ -136,18 +135,18 @@ ZIPML_INLINE LossTerms loss_terms(Loss loss, float margin, float target) {
   }
   const float sign = target > 0.5f ? 1.0f : -1.0f;
   const float x = sign * margin;
-  const float e = std::exp(-std::fabs(x));  // in (0, 1]: no overflow on either side
+  const float e = __builtin_expf(-__builtin_fabsf(x));  // in (0, 1]: no overflow on either side
   const float wrong = x >= 0 ? e / (1.0f + e) : 1.0f / (1.0f + e);
-  const float value = std::log1p(e) + (x < 0 ? -x : 0.0f);
+  const float value = __builtin_log1pf(e) + (x < 0 ? -x : 0.0f);
   const float second = wrong * (1.0f - wrong);
   return {value, -sign * wrong, second, -sign * second * (1.0f - 2.0f * wrong)};
 }
 
 struct Batch {
-  std::vector<float> code_sum;  // outputs x columns
-  std::vector<double> scaled_sum, plain_sum, curvature;
-  std::vector<double> rounding;  // variance of the margins that rounding causes: sum of v w^2
-  std::vector<double> correction;  // part of the rounding bias to take out
+  Buffer<float> code_sum;  // outputs x columns
+  Buffer<double> scaled_sum, plain_sum, curvature;
+  Buffer<double> rounding;  // variance of the margins that rounding causes: sum of v w^2
+  Buffer<double> correction;  // part of the rounding bias to take out
   double loss = 0;
   size_t rows = 0;
 
@@ -155,10 +154,10 @@ struct Batch {
       : code_sum(outputs * columns), scaled_sum(outputs), plain_sum(outputs), curvature(outputs),
         rounding(outputs), correction(outputs) {}
   void clear() {
-    std::fill(code_sum.begin(), code_sum.end(), 0.0f);
-    std::fill(scaled_sum.begin(), scaled_sum.end(), 0.0);
-    std::fill(plain_sum.begin(), plain_sum.end(), 0.0);
-    std::fill(curvature.begin(), curvature.end(), 0.0);
+    code_sum.clear();
+    scaled_sum.clear();
+    plain_sum.clear();
+    curvature.clear();
     loss = 0;
     rows = 0;
   }
@@ -171,8 +170,8 @@ struct Batch {
 };
 
 struct Scratch {
-  std::vector<float> first, second;  // margins, then residuals times the row scale: outputs x 64
-  std::vector<uint64_t> masks;
+  Buffer<float> first, second;  // margins, then residuals times the row scale: outputs x 64
+  Buffer<uint64_t> masks;
 };
 
 ZIPML_INLINE void batch_tile(const Tile& tile, const Affine& affine, const Folded& folded,
@@ -189,7 +188,7 @@ ZIPML_INLINE void batch_tile(const Tile& tile, const Affine& affine, const Folde
       batch.add_row(k, terms, residual, scale);
       m[r] = residual * scale;
     }
-    std::fill(m + tile.rows, m + kRows, 0.0f);
+    for (size_t r = tile.rows; r < kRows; ++r) m[r] = 0.0f;
   }
   tile_gradient(tile, affine, s.first.data(), outputs, batch.code_sum.data());
 }
@@ -201,8 +200,8 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
   alignas(64) uint16_t z[64];
   alignas(64) float a[64], b[64];
   const PhiloxKey key(options.seed);
-  std::fill(s.first.begin(), s.first.end(), 0.0f);
-  std::fill(s.second.begin(), s.second.end(), 0.0f);
+  s.first.clear();
+  s.second.clear();
   for (size_t j = 0; j < affine.columns; ++j) {
     if (j % 16 == 0) {
       split_masks(key, tile_id, static_cast<uint32_t>(j / 16), options.draw, s.masks.data() + j);
@@ -234,8 +233,7 @@ ZIPML_INLINE void batch_tile_split(const Tile& tile, uint64_t tile_id, const Aff
       m1[r] = r1 * scale;
       m2[r] = r2 * scale;
     }
-    std::fill(m1 + tile.rows, m1 + kRows, 0.0f);
-    std::fill(m2 + tile.rows, m2 + kRows, 0.0f);
+    for (size_t r = tile.rows; r < kRows; ++r) m1[r] = m2[r] = 0.0f;
   }
   for (size_t j = 0; j < affine.columns; ++j) {
     tile.column(affine, j, z);
@@ -271,16 +269,16 @@ void update(const Affine& affine, const SgdOptions& o, const Batch& batch, doubl
 
 }  // namespace
 
-ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count,
+SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count,
                            Affine affine, const SgdOptions& o, SgdState state) {
   const size_t d = affine.columns, outputs = state.outputs;
   const size_t batches = (count + o.batch_tiles - 1) / o.batch_tiles;
   Batch batch(outputs, d);
   Folded folded;
   Scratch scratch;
-  scratch.first.resize(outputs * kRows);
-  scratch.second.resize(outputs * kRows);
-  scratch.masks.resize((d + 15) / 16 * 16);
+  scratch.first.reset(outputs * kRows);
+  scratch.second.reset(outputs * kRows);
+  scratch.masks.reset((d + 15) / 16 * 16);
   SgdResult result{0.0, 0, 0};
   for (size_t i = 0; i < batches; ++i) {
     batch.clear();
@@ -295,7 +293,7 @@ ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t
       const bool bounded = o.loss == Loss::kLogistic && rounding > kSeriesLimit;
       batch.correction[k] = bounded ? o.correction * kSeriesLimit / rounding : o.correction;
     }
-    const size_t end = std::min(count, (i + 1) * o.batch_tiles);
+    const size_t end = least(count, (i + 1) * o.batch_tiles);
     for (size_t t = i * o.batch_tiles; t < end; ++t) {
       const Tile tile(chunks, tiles[t], affine);
       if (o.split) {
@@ -325,12 +323,12 @@ ZIPML_CLONES SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t
   return result;
 }
 
-ZIPML_CLONES void margins(const ChunkView* chunks, const TileRef* tiles, size_t count,
+void margins(const ChunkView* chunks, const TileRef* tiles, size_t count,
                           Affine affine, const float* model, const float* intercept,
                           size_t outputs, float* out) {
   Folded folded;
   folded.fold(affine, model, intercept, outputs);
-  std::vector<float> m(outputs * kRows);
+  Buffer<float> m(outputs * kRows);
   for (size_t t = 0; t < count; ++t) {
     const Tile tile(chunks, tiles[t], affine);
     tile_margins(tile, affine, folded, outputs, m.data());
@@ -340,16 +338,16 @@ ZIPML_CLONES void margins(const ChunkView* chunks, const TileRef* tiles, size_t 
   }
 }
 
-ZIPML_CLONES void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count,
+void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count,
                            Affine affine, const float* residuals, size_t outputs, double* out) {
   const size_t d = affine.columns;
-  std::vector<float> scaled(outputs * kRows), code_sum(outputs * d);
-  std::fill(out, out + outputs * d, 0.0);
+  Buffer<float> scaled(outputs * kRows), code_sum(outputs * d);
+  std::memset(out, 0, outputs * d * sizeof(double));
   for (size_t t = 0; t < count; ++t) {
     const Tile tile(chunks, tiles[t], affine);
-    std::vector<double> plain_sum(outputs), scaled_sum(outputs);
-    std::fill(scaled.begin(), scaled.end(), 0.0f);
-    std::fill(code_sum.begin(), code_sum.end(), 0.0f);
+    Buffer<double> plain_sum(outputs), scaled_sum(outputs);
+    scaled.clear();
+    code_sum.clear();
     for (size_t r = 0; r < tile.rows; ++r) {
       for (size_t k = 0; k < outputs; ++k) {
         const float residual = *residuals++;
@@ -368,4 +366,5 @@ ZIPML_CLONES void gradient(const ChunkView* chunks, const TileRef* tiles, size_t
   }
 }
 
+}  // namespace ZIPML_ISA
 }  // namespace zipml

@@ -1,0 +1,58 @@
+// The kernels of one instruction set, and the choice among them at run time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core.hpp"
+
+namespace zipml {
+
+template <class T>
+using Encode = void(Matrix<const T> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
+                    uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
+template <class T>
+using Decode = void(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
+                    CodeSpec spec, Matrix<T> out);
+
+struct Kernels {
+  const char* name;
+
+  // Quantises and packs. `variance` receives per column the sum over rows of p (2^16 - p), p the
+  // probability of rounding up in units of 2^-16 (exact); for row scales, `row_variance` receives
+  // the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Halves travel as floats.
+  Encode<float>* encode_float;
+  Encode<float>* encode_half;
+  Encode<double>* encode_double;
+
+  // Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
+  // Row scales start at that tile too.
+  Decode<float>* decode_float;
+  Decode<float>* decode_half;
+  Decode<double>* decode_double;
+
+  // Mini-batch SGD over `count` tiles in the given order.
+  SgdResult (*sgd)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+                   const SgdOptions& options, SgdState state);
+
+  // Margins of the rows of the given tiles, one tile after the other: out is rows x outputs.
+  void (*margins)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+                  const float* model, const float* intercept, size_t outputs, float* out);
+
+  // Sum over rows of residual * value: out is outputs x columns; residuals are ordered as margins.
+  void (*gradient)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+                   const float* residuals, size_t outputs, double* out);
+};
+
+// The live kernels: the best that the processor runs, or what ZIPML_SIMD asks for.
+const Kernels& kernels();
+// Names of the instruction sets that were compiled and that this processor runs, best first.
+std::vector<std::string> simd_levels();
+// Makes one of them live; throws std::invalid_argument for any other.
+void select_simd(const std::string& name);
+
+namespace scalar { extern const Kernels kKernels; }
+namespace avx2 { extern const Kernels kKernels; }
+namespace avx512 { extern const Kernels kKernels; }
+
+}  // namespace zipml

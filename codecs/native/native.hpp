@@ -1,0 +1,23 @@
+// The functions of one instruction set that its table lists; see kernels.hpp for what they do.
+#pragma once
+
+#include "isa.hpp"
+#include "kernels.hpp"
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+Encode<float> encode_float, encode_half;
+Encode<double> encode_double;
+Decode<float> decode_float, decode_half;
+Decode<double> decode_double;
+
+SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+              const SgdOptions& options, SgdState state);
+void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+             const float* model, const float* intercept, size_t outputs, float* out);
+void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+              const float* residuals, size_t outputs, double* out);
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml

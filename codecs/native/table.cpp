@@ -1,0 +1,26 @@
+// The table of one instruction set's kernels.
+#include "isa.hpp"
+#include "kernels.hpp"
+#include "native.hpp"
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+#define ZIPML_NAME_(x) #x
+#define ZIPML_NAME(x) ZIPML_NAME_(x)
+
+extern const Kernels kKernels = {
+    ZIPML_NAME(ZIPML_ISA),
+    &encode_float,
+    &encode_half,
+    &encode_double,
+    &decode_float,
+    &decode_half,
+    &decode_double,
+    &sgd,
+    &margins,
+    &gradient,
+};
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml
