@@ -44,18 +44,28 @@ struct TileRef {
 };
 
 // Value of stored code z in column j of row i: row_scale[i] * (offset[j] + slope[j] z) - centre[j].
+// With level tables, an entry of column j's table stands in the place of z: table_stride entries a
+// column, each the sum of tables[b][..] 256^b over its table_bytes bytes.
 struct Affine {
   const float* offset;
   const float* slope;
   const float* centre;
   size_t columns;
   int stored_bits;
+  const uint8_t* tables[2];
+  size_t table_bytes, table_stride;
 };
+
+// Numbers that meet the codes: model and residuals in single precision, or rounded stochastically
+// to one or two signed digits of eight bits (the end-to-end scheme of ZipML, section 2.4) and
+// multiplied exactly.
+enum class Arithmetic : int { kFloat = 0, kInt16 = 1, kInt8 = 2 };
 
 enum class Loss : int { kSquared = 0, kLogistic = 1 };
 
 struct SgdOptions {
   Loss loss;
+  Arithmetic arithmetic;
   bool split;         // the paper's form: the two samples of a code sum drawn apart again
   double correction;  // part of the rounding bias that is taken out of the gradient, 0 to 1
   const float* variance;  // rounding variance of each column, of the value as read
@@ -66,7 +76,7 @@ struct SgdOptions {
   double step_first, step_last;  // step sizes of the first and of the last mini-batch
   size_t average_from;           // mini-batches before this one do not enter the average
   uint64_t seed;
-  uint32_t draw;  // which split of the samples this is (the epoch)
+  uint32_t draw;  // which draw of splits and roundings this is (the epoch)
 };
 
 struct SgdState {

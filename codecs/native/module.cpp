@@ -104,6 +104,8 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
   }
 }
 
+constexpr size_t kMaxIntegerColumns = 1 << 17;  // kMaxDotColumns of dots.hpp
+
 // The chunks of a training call and the tiles to visit, checked against each other. The arrays are
 // held so that no buffer goes away while Python holds this object.
 class TileBatch {
@@ -111,10 +113,11 @@ class TileBatch {
   using Codes = std::vector<Vec<uint8_t>>;
   using Targets = std::vector<DenseMat<float>>;
   using RowScales = std::vector<std::optional<Vec<float>>>;
+  using Tables = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::ro, nb::device::cpu>;
 
   TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
             DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
-            int stored_bits, size_t outputs)
+            int stored_bits, size_t outputs, std::optional<Tables> tables)
       : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
         row_scales_(std::move(row_scales)), offset_(offset), slope_(slope), centre_(centre) {
     const size_t columns = offset.shape(0);
@@ -125,7 +128,8 @@ class TileBatch {
     require(targets_.size() == codes_.size() && row_scales_.size() == codes_.size() &&
                 first_tiles.shape(0) == codes_.size(),
             "every chunk needs its codes, targets, row scales and first tile");
-    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits};
+    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits, {}, 0, 0};
+    if (tables) set_tables(*tables);
     chunks_.reserve(codes_.size());
     for (size_t c = 0; c < codes_.size(); ++c) {
       const size_t n = targets_[c].shape(0);
@@ -169,18 +173,27 @@ class TileBatch {
   }
 
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
-                MutVec<double> intercept_sum, const std::string& loss, bool split, double correction,
-                Vec<float> variance, Vec<float> l2, bool fit_intercept, size_t batch_tiles,
+                MutVec<double> intercept_sum, const std::string& loss,
+                const std::string& arithmetic, bool split, double correction, Vec<float> variance,
+                Vec<float> l2, bool fit_intercept, size_t batch_tiles,
                 double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
                 uint32_t draw) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
     require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
+    require(arithmetic == "float" || arithmetic == "int16" || arithmetic == "int8",
+            "the arithmetic must be float, int16 or int8");
+    const Arithmetic kind = arithmetic == "float"   ? Arithmetic::kFloat
+                            : arithmetic == "int16" ? Arithmetic::kInt16
+                                                    : Arithmetic::kInt8;
+    require(kind == Arithmetic::kFloat || affine_.columns <= kMaxIntegerColumns,
+            "integer arithmetic takes up to 131072 columns: use float");
+    require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
     require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,
             "variance and l2 need one entry a column");
     require(batch_tiles >= 1, "a mini-batch is at least one tile");
     require(batch_rows > 0, "a mini-batch counts for some rows");
-    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, split, correction,
+    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, kind, split, correction,
                              variance.data(), l2.data(), fit_intercept, batch_tiles, batch_rows, step_first,
                              step_last, average_from, seed, draw};
     const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
@@ -199,6 +212,31 @@ class TileBatch {
             "the model is outputs x columns with one intercept an output");
   }
 
+  // Entries of a column are padded to a power of two, so that no code reaches beyond its table.
+  void set_tables(const Tables& tables) {
+    const int bits = affine_.stored_bits;
+    require(bits <= 8, "level tables go with up to eight stored bits");
+    const size_t entries = size_t{1} << bits, stride = entries < 16 ? 16 : entries;
+    require(tables.shape(0) == affine_.columns && tables.shape(1) == entries,
+            "a level table has one entry for each code of each column");
+    const bool wide = tables.dtype() == nb::dtype<uint16_t>();
+    require(wide || tables.dtype() == nb::dtype<uint8_t>(), "level tables are uint8 or uint16");
+    affine_.table_bytes = wide ? 2 : 1;
+    affine_.table_stride = stride;
+    for (size_t b = 0; b < affine_.table_bytes; ++b) {
+      tables_[b].assign(stride * affine_.columns + 64, 0);
+      for (size_t j = 0; j < affine_.columns; ++j) {
+        for (size_t z = 0; z < entries; ++z) {
+          const size_t at = j * entries + z;
+          const unsigned entry = wide ? static_cast<const uint16_t*>(tables.data())[at]
+                                      : static_cast<const uint8_t*>(tables.data())[at];
+          tables_[b][j * stride + z] = static_cast<uint8_t>(entry >> (8 * b));
+        }
+      }
+      affine_.tables[b] = tables_[b].data();
+    }
+  }
+
   size_t outputs_, rows_ = 0;
   Codes codes_;
   Targets targets_;
@@ -206,6 +244,7 @@ class TileBatch {
   Vec<float> offset_, slope_, centre_;
   std::vector<ChunkView> chunks_;
   std::vector<TileRef> tiles_;
+  std::vector<uint8_t> tables_[2];
   Affine affine_{};
 };
 
@@ -248,15 +287,16 @@ NB_MODULE(_native, m) {
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")
       .def(nb::init<TileBatch::Codes, TileBatch::Targets, TileBatch::RowScales, Vec<uint64_t>,
-                    DenseMat<uint32_t>, Vec<float>, Vec<float>, Vec<float>, int, size_t>(),
+                    DenseMat<uint32_t>, Vec<float>, Vec<float>, Vec<float>, int, size_t,
+                    std::optional<TileBatch::Tables>>(),
            nb::arg("codes"), nb::arg("targets"), nb::arg("row_scales"), nb::arg("first_tiles"),
            nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
-           nb::arg("stored_bits"), nb::arg("outputs"))
+           nb::arg("stored_bits"), nb::arg("outputs"), nb::arg("tables") = nb::none())
       .def_prop_ro("rows", &TileBatch::rows)
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
       .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
-           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("split"), nb::arg("correction"),
+           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"),
            nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
            nb::arg("draw"));

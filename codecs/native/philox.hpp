@@ -11,7 +11,7 @@
 namespace zipml {
 
 // What a draw is for: the top byte of the last counter word.
-enum class Purpose : uint32_t { kQuantize = 0, kSplit = 1 };
+enum class Purpose : uint32_t { kQuantize = 0, kSplit = 1, kModel = 4, kResidual = 5 };
 
 struct PhiloxKey {
   uint32_t k0, k1;
@@ -76,7 +76,8 @@ ZIPML_INLINE void quantize_draws(PhiloxKey key, uint64_t tile,
 }
 
 // One bit a row for 16 columns of a tile (a group): column 2 m + p of the group takes words 2 p
-// (rows 0-31) and 2 p + 1 (rows 32-63) of block m. It says which of two samples rounded up.
+// (low half) and 2 p + 1 (high half) of block m; bit 8 (r mod 8) + floor(r / 8) is that of row r.
+// It says which of two samples rounded up.
 ZIPML_INLINE void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
                                                        uint32_t draw, uint64_t masks[16]) {
   uint32_t words[4][8];
@@ -86,6 +87,16 @@ ZIPML_INLINE void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
     masks[2 * m] = words[0][m] | (static_cast<uint64_t>(words[1][m]) << 32);
     masks[2 * m + 1] = words[2][m] | (static_cast<uint64_t>(words[3][m]) << 32);
   }
+}
+
+// 64 draws of 16 bits for one index of a tile: draw 16 w + 2 m + h is half h of word w of block m,
+// as above. They round residuals (by row) and models (by column).
+ZIPML_INLINE void rounding_draws(PhiloxKey key, Purpose purpose, uint64_t tile, uint32_t index,
+                                 uint32_t draw, uint16_t draws[64]) {
+  alignas(64) uint32_t words[4][8];
+  const uint32_t last = (static_cast<uint32_t>(purpose) << 24) | ((draw & 0xFFFFu) << 8);
+  tile_blocks<1>(key, tile, index, last, words);
+  std::memcpy(draws, words, sizeof(words));  // little-endian: the low half first
 }
 
 }  // namespace zipml

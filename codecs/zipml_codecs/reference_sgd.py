@@ -106,7 +106,7 @@ def _two_samples(tile: ReferenceTile, o: ReferenceOptions) -> tuple[F64, F64]:
     up = np.zeros((rows, columns), np.int64)
     for j in range(columns):
         mask = split_mask(o.seed, tile.number, j, o.draw)
-        up[:, j] = [(mask >> r) & 1 for r in range(rows)]
+        up[:, j] = [(mask >> (8 * (r % 8) + r // 8)) & 1 for r in range(rows)]
     low = tile.codes // 2
     first = low + (tile.codes % 2) * up
     return affine_values(tile, 2 * first, o), affine_values(tile, 2 * (tile.codes - first), o)

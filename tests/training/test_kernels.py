@@ -116,6 +116,7 @@ class Case:
             model_sum=model_sum,
             intercept_sum=intercept_sum,
             loss=o.loss,
+            arithmetic="float",
             split=o.split,
             correction=o.correction,
             variance=self.variance,

@@ -1,0 +1,289 @@
+// dots.hpp with AVX-512 VBMI and VNNI: vpdpbusd adds four products of a digit and an int8 entry to
+// a sum of 32 bits, and never saturates on the way.
+#pragma once
+
+#include <immintrin.h>
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+using Z = __m512i;
+
+ZIPML_INLINE Z dot4(Z sum, Z digits, Z entries) { return _mm512_dpbusd_epi32(sum, digits, entries); }
+ZIPML_INLINE Z bytes512(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
+
+// Loads up to 64 bytes; the rest is zero and is not touched.
+ZIPML_INLINE Z load_part(const uint8_t* from, size_t bytes) {
+  const __mmask64 mask = bytes >= 64 ? ~__mmask64{0} : (__mmask64{1} << bytes) - 1;
+  return _mm512_maskz_loadu_epi8(mask, from);
+}
+
+ZIPML_INLINE Z broadcast4(const int8_t* entries) {
+  int32_t four;
+  std::memcpy(&four, entries, 4);
+  return _mm512_set1_epi32(four);
+}
+
+// Byte indices that bring `Columns` columns of `Bytes` bytes, side by side, into groups of the
+// same byte of four columns: group k of the first four columns, then those of the next four.
+template <int Bytes>
+struct Interleave {
+  alignas(64) uint8_t index[128];
+  constexpr Interleave() : index() {
+    for (int i = 0; i < 128; ++i) {
+      const int four = i / (4 * Bytes), k = i % (4 * Bytes) / 4, column = 4 * four + i % 4;
+      index[i] = static_cast<uint8_t>(column * Bytes + k);
+    }
+  }
+};
+
+template <int W>
+ZIPML_INLINE void rows_group8(const uint8_t* codes, const int8_t* weights, bool full, size_t left, Z sum[4]) {
+  const Z none = _mm512_setzero_si512();
+  const Z a = _mm512_loadu_si512(codes);
+  const Z b = full || left > 1 ? _mm512_loadu_si512(codes + 64) : none;
+  const Z c = full || left > 2 ? _mm512_loadu_si512(codes + 128) : none;
+  const Z d = full || left > 3 ? _mm512_loadu_si512(codes + 192) : none;
+  const Z ab = _mm512_unpacklo_epi8(a, b), AB = _mm512_unpackhi_epi8(a, b);
+  const Z cd = _mm512_unpacklo_epi8(c, d), CD = _mm512_unpackhi_epi8(c, d);
+  const Z w = broadcast4(weights);
+  sum[0] = dot4(sum[0], _mm512_unpacklo_epi16(ab, cd), w);
+  sum[1] = dot4(sum[1], _mm512_unpackhi_epi16(ab, cd), w);
+  sum[2] = dot4(sum[2], _mm512_unpacklo_epi16(AB, CD), w);
+  sum[3] = dot4(sum[3], _mm512_unpackhi_epi16(AB, CD), w);
+}
+
+template <int W>
+void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]);
+
+template <>
+inline void dot_rows<8>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  Z sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+              _mm512_setzero_si512()};
+  size_t j = 0;
+  for (; j + 4 <= columns; j += 4) rows_group8<8>(codes + 64 * j, weights + j, true, 4, sum);
+  if (j < columns) rows_group8<8>(codes + 64 * j, weights + j, false, columns - j, sum);
+  // lane L of 128 bits, dword i of sum v: row 16 L + 4 v + i
+  for (int v = 0; v < 4; ++v) {
+    alignas(64) int32_t part[16];
+    _mm512_store_si512(part, sum[v]);
+    for (int l = 0; l < 4; ++l) std::memcpy(out + 16 * l + 4 * v, part + 4 * l, 16);
+  }
+}
+
+template <>
+inline void dot_rows<4>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  static constexpr Interleave<32> order;
+  const Z first = _mm512_load_si512(order.index), second = _mm512_load_si512(order.index + 64);
+  const Z low = bytes512(15);
+  Z all[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  Z lower[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  const auto step = [&](Z a, Z b, const int8_t* four) __attribute__((always_inline)) {
+    const Z w = broadcast4(four);
+    const Z u = _mm512_permutex2var_epi8(a, first, b), v = _mm512_permutex2var_epi8(a, second, b);
+    // Whole bytes and their low digits: the high digits are the difference.
+    all[0] = dot4(all[0], u, w);
+    all[1] = dot4(all[1], v, w);
+    lower[0] = dot4(lower[0], _mm512_and_si512(u, low), w);
+    lower[1] = dot4(lower[1], _mm512_and_si512(v, low), w);
+  };
+  size_t j = 0;
+  for (; j + 4 <= columns; j += 4) {
+    step(_mm512_loadu_si512(codes + 32 * j), _mm512_loadu_si512(codes + 32 * j + 64), weights + j);
+  }
+  if (j < columns) {
+    const size_t bytes = 32 * (columns - j);
+    step(load_part(codes + 32 * j, bytes),
+         bytes > 64 ? load_part(codes + 32 * j + 64, bytes - 64) : _mm512_setzero_si512(), weights + j);
+  }
+  for (int v = 0; v < 2; ++v) {
+    _mm512_storeu_si512(out + 16 * v, lower[v]);
+    _mm512_storeu_si512(out + 32 + 16 * v,
+                        _mm512_srai_epi32(_mm512_sub_epi32(all[v], lower[v]), 4));
+  }
+}
+
+template <>
+inline void dot_rows<2>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  static constexpr Interleave<16> order;
+  const Z index = _mm512_load_si512(order.index);
+  const Z masks[3] = {bytes512(3), bytes512(12), bytes512(48)};
+  Z sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+              _mm512_setzero_si512()};
+  const auto step = [&](Z a, const int8_t* four) __attribute__((always_inline)) {
+    const Z w = broadcast4(four);
+    const Z u = _mm512_permutexvar_epi8(index, a);
+    for (int i = 0; i < 3; ++i) sum[i] = dot4(sum[i], _mm512_and_si512(u, masks[i]), w);
+    sum[3] = dot4(sum[3], u, w);
+  };
+  size_t j = 0;
+  for (; j + 4 <= columns; j += 4) step(_mm512_loadu_si512(codes + 16 * j), weights + j);
+  if (j < columns) step(load_part(codes + 16 * j, 16 * (columns - j)), weights + j);
+  Z last = sum[3];
+  for (int i = 0; i < 3; ++i) {
+    last = _mm512_sub_epi32(last, sum[i]);
+    _mm512_storeu_si512(out + 16 * i, _mm512_srai_epi32(sum[i], 2 * i));
+  }
+  _mm512_storeu_si512(out + 48, _mm512_srai_epi32(last, 6));
+}
+
+template <>
+inline void dot_rows<1>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  static constexpr Interleave<8> order;
+  const Z index = _mm512_load_si512(order.index);
+  Z masks[7], sum[8];
+  for (int i = 0; i < 7; ++i) masks[i] = bytes512(1 << i);
+  for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_si512();
+  const auto step = [&](Z a, const int8_t* eight) __attribute__((always_inline)) {
+    int32_t upper;
+    std::memcpy(&upper, eight + 4, 4);
+    const Z w = _mm512_mask_set1_epi32(broadcast4(eight), 0xFF00, upper);
+    const Z u = _mm512_permutexvar_epi8(index, a);
+#pragma GCC unroll 7
+    for (int i = 0; i < 7; ++i) sum[i] = dot4(sum[i], _mm512_and_si512(u, masks[i]), w);
+    sum[7] = dot4(sum[7], u, w);
+  };
+  size_t j = 0;
+  for (; j + 8 <= columns; j += 8) step(_mm512_loadu_si512(codes + 8 * j), weights + j);
+  if (j < columns) step(load_part(codes + 8 * j, 8 * (columns - j)), weights + j);
+#pragma GCC unroll 7
+  for (int i = 0; i < 7; ++i) sum[7] = _mm512_sub_epi32(sum[7], sum[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    const __m256i both = _mm256_add_epi32(_mm512_castsi512_si256(sum[i]),
+                                          _mm512_extracti64x4_epi64(sum[i], 1));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * i), _mm256_srai_epi32(both, i));
+  }
+}
+
+// Adds neighbouring dwords of two vectors, and once more of two such sums: lane L of the result
+// holds the sums of lane L of a, b, c and d.
+ZIPML_INLINE Z add_pairs(Z a, Z b) {
+  return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+ZIPML_INLINE Z add_quads(Z a, Z b, Z c, Z d) {
+  const Z ab = add_pairs(a, b), cd = add_pairs(c, d);
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+template <int W>
+struct Digits {
+  // sums += digits of a * residuals, W < 8: digit i of all bytes against entry vector i.
+  static ZIPML_INLINE Z dot(Z sum, Z a, const Z* residuals) {
+    const Z mask = bytes512((1 << W) - 1);
+    sum = dot4(sum, _mm512_and_si512(a, mask), residuals[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < 8 / W; ++i) {
+      sum = dot4(sum, _mm512_and_si512(_mm512_srli_epi16(a, i * W), mask), residuals[i]);
+    }
+    return sum;
+  }
+  // Digit i of every column meets the residuals of rows 8 W i .. 8 W (i + 1).
+  static ZIPML_INLINE void arrange(const int8_t* r, Z* out) {
+    for (int i = 0; i < 8 / W; ++i) {
+      const int8_t* from = r + 8 * W * i;
+      if (W == 8) out[i] = _mm512_loadu_si512(from);
+      if (W == 4) out[i] = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+      if (W == 2) out[i] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      if (W == 1) {
+        int64_t eight;
+        std::memcpy(&eight, from, 8);
+        out[i] = _mm512_set1_epi64(eight);
+      }
+    }
+  }
+};
+template <>
+inline Z Digits<8>::dot(Z sum, Z a, const Z* residuals) { return dot4(sum, a, residuals[0]); }
+
+// Sums of `Columns` = 64 / W columns: four vectors of 8 / W columns each, but for one bit (two).
+template <int W>
+ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
+  if constexpr (W == 8) {  // v[c]: 16 dwords of column c
+    Z s = add_quads(v[0], v[1], v[2], v[3]);
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(s), _mm512_extracti64x4_epi64(s, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+  } else if constexpr (W == 4) {  // v[c]: columns 2 c (lanes 0, 1) and 2 c + 1 (lanes 2, 3)
+    Z s = add_quads(v[0], v[1], v[2], v[3]);
+    s = _mm512_add_epi32(s, _mm512_shuffle_i32x4(s, s, 0xB1));
+    const Z order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 8, 1, 9, 2, 10, 3, 11);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                        _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, s)));
+  } else if constexpr (W == 2) {  // v[c]: columns 4 c + lane
+    const Z s = add_quads(v[0], v[1], v[2], v[3]);
+    const Z order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, s));
+  } else {  // v[c]: columns 8 c + pair of dwords
+    const Z even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const Z odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+    _mm512_storeu_si512(out, _mm512_add_epi32(_mm512_permutex2var_epi32(v[0], even, v[1]),
+                                              _mm512_permutex2var_epi32(v[0], odd, v[1])));
+  }
+}
+
+template <int W, size_t Tiles>
+inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const int8_t* residuals,
+                           int32_t* out) {
+  constexpr size_t kVectors = W == 1 ? 2 : 4, kEach = 8 / W, kColumns = kVectors * kEach;
+  Z r[Tiles][8 / W];
+  for (size_t t = 0; t < Tiles; ++t) Digits<W>::arrange(residuals + 64 * t, r[t]);
+  size_t j = 0;
+  for (; j + kColumns <= columns; j += kColumns) {
+    Z v[kVectors];
+#pragma GCC unroll 4
+    for (size_t c = 0; c < kVectors; ++c) {
+      v[c] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+      for (size_t t = 0; t < Tiles; ++t) {
+        v[c] = Digits<W>::dot(v[c], _mm512_loadu_si512(tiles[t] + 8 * W * j + 64 * c), r[t]);
+      }
+    }
+    store_columns<W>(v, out + j);
+  }
+  if (j < columns) {
+    const size_t left = 8 * W * (columns - j);
+    Z v[kVectors];
+    for (size_t c = 0; c < kVectors; ++c) {
+      v[c] = _mm512_setzero_si512();
+      if (64 * c >= left) continue;
+      for (size_t t = 0; t < Tiles; ++t) {
+        v[c] = Digits<W>::dot(v[c], load_part(tiles[t] + 8 * W * j + 64 * c, left - 64 * c), r[t]);
+      }
+    }
+    store_columns<W>(v, out + j);
+  }
+}
+
+template <int W>
+inline void dot_columns(const uint8_t* const* tiles, size_t count, size_t columns,
+                        const int8_t* residuals, int32_t* out) {
+  switch (count) {
+    case 1: return dot_columns_of<W, 1>(tiles, columns, residuals, out);
+    case 2: return dot_columns_of<W, 2>(tiles, columns, residuals, out);
+    case 3: return dot_columns_of<W, 3>(tiles, columns, residuals, out);
+    default: return dot_columns_of<W, 4>(tiles, columns, residuals, out);
+  }
+}
+
+ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
+  const Z codes = _mm512_loadu_si512(z);
+  const auto part = [&](size_t i) __attribute__((always_inline)) { return _mm512_loadu_si512(table + 64 * i); };
+  Z v;
+  if (entries == 16) {
+    v = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    v = _mm512_shuffle_epi8(v, codes);
+  } else if (entries <= 64) {
+    v = _mm512_permutexvar_epi8(codes, part(0));
+  } else {
+    v = _mm512_permutex2var_epi8(part(0), codes, part(1));
+    if (entries == 256) {
+      v = _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), v,
+                                 _mm512_permutex2var_epi8(part(2), codes, part(3)));
+    }
+  }
+  _mm512_storeu_si512(out, v);
+}
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml

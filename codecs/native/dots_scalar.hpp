@@ -1,0 +1,50 @@
+// dots.hpp in plain C++.
+#pragma once
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+template <int W>
+ZIPML_INLINE void unpack_digits(const uint8_t* in, uint8_t digits[64]) {
+  constexpr size_t bytes = 8 * W;
+  for (size_t i = 0; i < 8 / W; ++i) {
+    for (size_t k = 0; k < bytes; ++k) {
+      digits[i * bytes + k] = static_cast<uint8_t>((in[k] >> (i * W)) & ((1u << W) - 1));
+    }
+  }
+}
+
+template <int W>
+inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  int32_t sums[64] = {};
+  uint8_t digits[64];
+  for (size_t j = 0; j < columns; ++j) {
+    unpack_digits<W>(codes + j * 8 * W, digits);
+    const int16_t weight = weights[j];
+    for (size_t r = 0; r < 64; ++r) sums[r] += static_cast<int16_t>(weight * digits[r]);
+  }
+  std::memcpy(out, sums, sizeof(sums));
+}
+
+template <int W>
+inline void dot_columns(const uint8_t* const* tiles, size_t count, size_t columns,
+                        const int8_t* residuals, int32_t* out) {
+  uint8_t digits[64];
+  for (size_t j = 0; j < columns; ++j) {
+    int32_t sum = 0;
+    for (size_t t = 0; t < count; ++t) {
+      unpack_digits<W>(tiles[t] + j * 8 * W, digits);
+      const int8_t* r = residuals + 64 * t;
+      for (size_t i = 0; i < 64; ++i) sum += static_cast<int16_t>(r[i] * digits[i]);
+    }
+    out[j] = sum;
+  }
+}
+
+ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
+  (void)entries;
+  for (size_t r = 0; r < 64; ++r) out[r] = table[z[r]];
+}
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml

@@ -1,0 +1,182 @@
+// A tile as the kernels take it: planes of digits, each a field of the packed layout, or a byte of
+// the level table's entries. The value of a code is the sum of its digits times 2^shift.
+#pragma once
+
+#include "core.hpp"
+#include "dots.hpp"
+#include "lanes.hpp"
+#include "layout.hpp"
+#include "philox.hpp"
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+struct Plane {
+  const uint8_t* digits;  // columns of 8 * width bytes
+  int width, shift;
+};
+
+struct TileView {
+  const ChunkView* chunk = nullptr;
+  size_t row = 0, rows = 0;  // first row in the chunk, rows
+  uint64_t id = 0;           // number of the tile in the dataset
+  Plane planes[4];
+  int count = 0;
+  Plane first[4];  // the first of two samples, where they are drawn apart
+
+  ZIPML_INLINE float scale(size_t r) const { return chunk->row_scale ? chunk->row_scale[row + r] : 1.0f; }
+};
+
+ZIPML_INLINE int field_planes(const uint8_t* tile, size_t columns, int stored_bits, Plane out[4]) {
+  int count = 0;
+  for_each_field(stored_bits, columns, kTileRows, [&](int width, int shift, size_t base) {
+    out[count++] = {tile + base, width, shift};
+  });
+  return count;
+}
+
+// Codes of one column of a full tile of up to eight stored bits, a byte a row.
+ZIPML_INLINE void unpack_bytes(const Plane* planes, int count, size_t j, uint8_t z[64]) {
+  for (int p = 0; p < count; ++p) {
+    const int width = planes[p].width, shift = planes[p].shift;
+    const size_t bytes = 8 * static_cast<size_t>(width);
+    const uint64_t ones = width == 8 ? ~uint64_t{0} : 0x0101010101010101u * ((1u << width) - 1);
+    for (size_t k = 0; k < bytes; k += 8) {
+      uint64_t word, before;
+      std::memcpy(&word, planes[p].digits + j * bytes + k, 8);
+      for (int i = 0; i < 8 / width; ++i) {
+        uint8_t* to = z + static_cast<size_t>(i) * bytes + k;
+        uint64_t digits = ((word >> (i * width)) & ones) << shift;
+        if (p > 0) {
+          std::memcpy(&before, to, 8);
+          digits |= before;
+        }
+        std::memcpy(to, &digits, 8);
+      }
+    }
+  }
+}
+
+// The words of one column of a field of two, four or eight bits.
+template <int W>
+struct WordsOf;
+template <>
+struct WordsOf<2> { typedef uint64_t Type __attribute__((vector_size(16))); };
+template <>
+struct WordsOf<4> { typedef uint64_t Type __attribute__((vector_size(32))); };
+template <>
+struct WordsOf<8> { typedef uint64_t Type __attribute__((vector_size(64))); };
+
+// Loads tiles for a group of kernel calls. Whole tiles are used where they lie; a ragged one is
+// padded with zero codes; with level tables, codes are replaced by table entries.
+class Loader {
+ public:
+  Loader(const ChunkView* chunks, Affine affine, size_t slots, bool split, uint64_t seed, uint32_t draw)
+      : chunks_(chunks), affine_(affine), split_(split), key_(seed), draw_(draw),
+        tile_bytes_(affine.columns * static_cast<size_t>(affine.stored_bits) * 8) {
+    if (affine.tables[0]) {
+      expanded_.reset(slots * (split ? 2 : 1) * affine.table_bytes * affine.columns * kTileRows);
+    }
+    if (split) firsts_.reset(slots * tile_bytes_);
+    slots_ = slots;
+  }
+
+  void view(size_t slot, TileRef ref, TileView& out) {
+    out.chunk = chunks_ + ref.chunk;
+    out.row = ref.tile * kTileRows;
+    out.rows = rows_in_tile(out.chunk->rows, ref.tile);
+    out.id = out.chunk->first_tile + ref.tile;
+    const uint8_t* tile = out.chunk->codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);
+    if (slots_in_tile(out.rows) < kTileRows) tile = pad(slot, tile, slots_in_tile(out.rows));
+    out.count = field_planes(tile, affine_.columns, affine_.stored_bits, out.planes);
+    if (split_) draw_first(slot, tile, out);
+    if (affine_.tables[0]) expand(slot, out);
+  }
+
+ private:
+  const uint8_t* pad(size_t slot, const uint8_t* tile, size_t slots) {
+    if (padded_.size() == 0) padded_.reset(slots_ * tile_bytes_);
+    uint8_t* out = padded_.data() + slot * tile_bytes_;
+    uint16_t z[64];
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      unpack_column(tile, slots, affine_.stored_bits, affine_.columns, j, z);
+      pack_column(z, kTileRows, affine_.stored_bits, affine_.columns, j, out);
+    }
+    return out;
+  }
+
+  // Replaces codes by the entries of each column's table. A single sample of two with code c has
+  // the entry of the sum 2 c.
+  void expand(size_t slot, TileView& view) {
+    const size_t part = affine_.table_bytes * affine_.columns * kTileRows;
+    uint8_t* out = expanded_.data() + slot * (split_ ? 2 : 1) * part;
+    if (split_) expand_planes(view.first, view.count, 1, out + part);
+    view.count = expand_planes(view.planes, view.count, 0, out);
+  }
+
+  int expand_planes(Plane planes[4], int count, int doubled, uint8_t* out) {
+    const size_t plane_bytes = affine_.columns * kTileRows;
+    alignas(64) uint8_t z[64];
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      unpack_bytes(planes, count, j, z);
+      if (doubled) for (size_t r = 0; r < 64; ++r) z[r] = static_cast<uint8_t>(z[r] << 1);
+      for (size_t b = 0; b < affine_.table_bytes; ++b) {
+        look_up(affine_.tables[b] + j * affine_.table_stride, affine_.table_stride, z,
+                out + b * plane_bytes + j * kTileRows);
+      }
+    }
+    for (size_t b = 0; b < affine_.table_bytes; ++b) planes[b] = {out + b * plane_bytes, 8, static_cast<int>(8 * b)};
+    return static_cast<int>(affine_.table_bytes);
+  }
+
+  // The two samples behind a sum of codes: where they differ, a fair bit says which rounded up.
+  void draw_first(size_t slot, const uint8_t* tile, TileView& view) {
+    uint8_t* out = firsts_.data() + slot * tile_bytes_;
+    field_planes(out, affine_.columns, affine_.stored_bits, view.first);
+    uint64_t masks[16];
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      if (j % 16 == 0) split_masks(key_, view.id, static_cast<uint32_t>(j / 16), draw_, masks);
+      const uint64_t mask = masks[j % 16];
+      switch (affine_.stored_bits) {
+        case 2: first_digits<2>(tile, j, mask, out); break;
+        case 4: first_digits<4>(tile, j, mask, out); break;
+        case 8: first_digits<8>(tile, j, mask, out); break;
+        default: first_codes(tile, j, mask, out); break;
+      }
+    }
+  }
+
+  // Bit 8 (r mod 8) + r / 8 of a mask is that of row r (philox.hpp), so that a shift by the number
+  // of an eight-byte word brings it under the lowest bit of each digit.
+  template <int W>
+  static ZIPML_INLINE void first_digits(const uint8_t* tile, size_t j, uint64_t mask, uint8_t* out) {
+    using Words = typename WordsOf<W>::Type;
+    constexpr uint64_t ones = ~uint64_t{0} / ((1u << W) - 1);
+    Words count{};
+    for (int g = 0; g < W; ++g) count[g] = static_cast<uint64_t>(g);
+    const Words v = load<Words>(tile + j * 8 * W);
+    const Words low = (v >> 1) & (ones * ((1u << (W - 1)) - 1));
+    store(out + j * 8 * W, low + (((Words{} + mask) >> count) & v & ones));
+  }
+
+  void first_codes(const uint8_t* tile, size_t j, uint64_t mask, uint8_t* out) {
+    uint16_t z[64];
+    unpack_column(tile, kTileRows, affine_.stored_bits, affine_.columns, j, z);
+    for (size_t r = 0; r < kTileRows; ++r) {
+      const uint64_t up = mask >> (8 * (r % 8) + r / 8) & 1u;
+      z[r] = static_cast<uint16_t>((z[r] >> 1) + (up & z[r] & 1u));
+    }
+    pack_column(z, kTileRows, affine_.stored_bits, affine_.columns, j, out);
+  }
+
+  const ChunkView* chunks_;
+  Affine affine_;
+  bool split_;
+  PhiloxKey key_;
+  uint32_t draw_;
+  size_t tile_bytes_, slots_;
+  Buffer<uint8_t> padded_, expanded_, firsts_;
+};
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml

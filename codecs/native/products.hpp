@@ -1,0 +1,270 @@
+// Products of tiles with models and with residuals, in the arithmetic that was asked for. In
+// single precision or in integers, what the codes meet is `factor` = slope * model; offset and
+// centre are folded into two constants of each output.
+#pragma once
+
+#include "planes.hpp"
+#include "rounding.hpp"
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+// Codes of 16 rows as integers, all planes together.
+ZIPML_INLINE I16 row_codes(const Plane* planes, int count, size_t j, int block) {
+  I16 z{};
+  for (int p = 0; p < count; ++p) {
+    const int width = planes[p].width;
+    const size_t bytes = 8 * static_cast<size_t>(width);
+    const uint8_t* from = planes[p].digits + j * bytes;
+    I16 digits;
+    if (width == 1) {  // rows 16 block + 0 .. 15 are bits 2 block and 2 block + 1 of eight bytes
+      const I16 bit = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+      uint64_t eight[2];
+      std::memcpy(eight, from, 8);
+      eight[1] = eight[0];
+      digits = (__builtin_convertvector(load<B16>(eight), I16) >> (bit + 2 * block)) & 1;
+    } else {
+      const int blocks = static_cast<int>(bytes / 16);
+      const I16 all = __builtin_convertvector(load<B16>(from + 16 * (block % blocks)), I16);
+      digits = (all >> (width * (block / blocks))) & ((1 << width) - 1);
+    }
+    z += digits << planes[p].shift;
+  }
+  return z;
+}
+
+class Products {
+ public:
+  Products(Affine affine, Arithmetic arithmetic, size_t outputs, uint64_t seed, uint32_t draw)
+      : affine_(affine), arithmetic_(arithmetic), outputs_(outputs), key_(seed), draw_(draw),
+        stride_((affine.columns + 63) / 64 * 64 + 64),
+        form_(DigitForm::of(arithmetic, affine.tables[0] || affine.stored_bits >= 8 ? 8 : 4)) {
+    factor_.reset(outputs * stride_);
+    constant_.reset(outputs);
+    linear_.reset(outputs);
+    per_code_.reset(2 * stride_);
+    for (size_t j = 0; j < affine.columns; ++j) {
+      // A column of one value has no slope: what it adds does not pass through the codes.
+      const float slope = affine.slope[j];
+      per_code_[j] = slope != 0 ? affine.offset[j] / slope : 0.0f;
+      per_code_[stride_ + j] = slope != 0 ? affine.centre[j] / slope : 0.0f;
+      flat_ |= slope == 0;
+      centred_ |= affine.centre[j] != 0;
+    }
+    if (integer()) {
+      entries_.reset(outputs * 2 * stride_);
+      scale_.reset(outputs);
+      sums_.reset(stride_);
+    }
+  }
+
+  bool integer() const { return arithmetic_ != Arithmetic::kFloat; }
+
+  // Takes a model; `batch` names the draws that round it.
+  void set_model(const float* model, const float* intercept, uint64_t batch) {
+    for (size_t k = 0; k < outputs_; ++k) {
+      const float* w = model + k * affine_.columns;
+      float* factor = factor_.data() + k * stride_;
+      for (size_t j = 0; j < affine_.columns; ++j) factor[j] = affine_.slope[j] * w[j];
+      if (integer()) round_model(k, batch);
+      D8 linear{}, centre{};
+      for (size_t j = 0; j < affine_.columns; j += 8) {  // both arrays are zero beyond the columns
+        const D8 f = __builtin_convertvector(load<F8>(factor + j), D8);
+        linear += f * __builtin_convertvector(load<F8>(per_code_.data() + j), D8);
+        if (centred_) centre += f * __builtin_convertvector(load<F8>(per_code_.data() + stride_ + j), D8);
+      }
+      double lin = lane_sum(linear), con = intercept[k] - lane_sum(centre);
+      for (size_t j = 0; flat_ && j < affine_.columns; ++j) {
+        if (affine_.slope[j] != 0) continue;
+        lin += static_cast<double>(affine_.offset[j]) * w[j];
+        con -= static_cast<double>(affine_.centre[j]) * w[j];
+      }
+      linear_[k] = static_cast<float>(lin);
+      constant_[k] = static_cast<float>(con);
+    }
+  }
+
+  // Sums of factor * code of output k for the 64 rows of a tile.
+  ZIPML_INLINE void code_margins(const Plane* planes, int count, size_t k, float out[64]) {
+    if (!integer()) return float_margins(planes, count, factor_.data() + k * stride_, out);
+    alignas(64) int32_t sums[64];
+    for (size_t r = 0; r < 64; ++r) out[r] = 0.0f;
+    float radix = 1.0f;
+    for (int digit = 0; digit < form_.digits; ++digit) {
+      const int8_t* entries = entries_.data() + (2 * k + static_cast<size_t>(digit)) * stride_;
+      for (int p = 0; p < count; ++p) {
+        rows_of(planes[p], affine_.columns, entries, sums);
+        const float unit = scale_[k] * radix * static_cast<float>(1 << planes[p].shift);
+        for (size_t r = 0; r < 64; r += 16) {
+          store(out + r, load<F16>(out + r) + to_float(load<I16>(sums + r)) * unit);
+        }
+      }
+      radix = static_cast<float>(form_.radix());
+    }
+  }
+
+  // Margins from sums over codes.
+  ZIPML_INLINE void finish_margins(const TileView& tile, size_t k, float out[64]) const {
+    const float linear = linear_[k], constant = constant_[k];
+    if (!tile.chunk->row_scale) {
+      const float both = linear + constant;
+      for (size_t r = 0; r < 64; r += 16) store(out + r, load<F16>(out + r) + both);
+    } else {
+      for (size_t r = 0; r < tile.rows; ++r) out[r] = tile.scale(r) * (out[r] + linear) + constant;
+    }
+  }
+
+  // Rounds the residuals of a group of tiles to digits and back: `residuals` (64 a tile, zero
+  // beyond the rows) become what the codes are multiplied by. `index` names the draws.
+  void round_residuals(const TileView* tiles, size_t count, uint32_t index, float* residuals) {
+    if (!integer()) return;
+    residual_scale_ = step_of(residuals, 64 * count);
+    const float inverse = residual_scale_ > 0 ? 1.0f / residual_scale_ : 0.0f;
+    for (size_t t = 0; t < count; ++t) {
+      uint16_t draws[64];
+      rounding_draws(key_, Purpose::kResidual, tiles[t].id, index, draw_, draws);
+      int8_t* digits[2] = {digits_[0] + 64 * t, digits_[1] + 64 * t};
+      round_block(residuals + 64 * t, inverse, form_, draws, digits);
+      back(digits[0], digits[1], residual_scale_, residuals + 64 * t, 64);
+    }
+  }
+
+  // Adds to out[j] the sum over the group's rows of residual * code, times `weight`.
+  void add_code_gradient(const TileView* tiles, size_t count, bool first, const float* residuals,
+                         float weight, float* out) {
+    if (!integer()) {
+      for (size_t t = 0; t < count; ++t) {
+        float_gradient(first ? tiles[t].first : tiles[t].planes, tiles[t].count, residuals + 64 * t, weight, out);
+      }
+      return;
+    }
+    float radix = 1.0f;
+    for (int digit = 0; digit < form_.digits; ++digit) {
+      for (int p = 0; p < tiles[0].count; ++p) {
+        const uint8_t* at[kGroupTiles];
+        for (size_t t = 0; t < count; ++t) at[t] = (first ? tiles[t].first : tiles[t].planes)[p].digits;
+        const Plane& plane = tiles[0].planes[p];
+        columns_of(plane.width, at, count, digits_[digit]);
+        const float unit = weight * residual_scale_ * radix * static_cast<float>(1 << plane.shift);
+        size_t j = 0;
+        for (; j + 16 <= affine_.columns; j += 16) {
+          store(out + j, load<F16>(out + j) + to_float(load<I16>(sums_.data() + j)) * unit);
+        }
+        for (; j < affine_.columns; ++j) out[j] += static_cast<float>(sums_[j]) * unit;
+      }
+      radix = static_cast<float>(form_.radix());
+    }
+  }
+
+ private:
+  float step_of(const float* values, size_t size) const {
+    const float most = largest_magnitude(values, size);
+    const float step = most / static_cast<float>(form_.largest());
+    return step > 0 && !(1.0f / step > 3e38f) ? step : most - most;  // 0, or NaN for what is not finite
+  }
+
+  // The numbers that rounded digits stand for.
+  ZIPML_INLINE void back(const int8_t* low, const int8_t* high, float step, float* out, size_t size) const {
+    for (size_t i = 0; i < size; i += 16) {
+      I16 number = __builtin_convertvector(load<S16>(low + i), I16);
+      if (form_.digits == 2) number += __builtin_convertvector(load<S16>(high + i), I16) * form_.radix();
+      store(out + i, to_float(number) * step);
+    }
+  }
+
+  void round_model(size_t k, uint64_t batch) {
+    float* factor = factor_.data() + k * stride_;
+    int8_t* low = entries_.data() + 2 * k * stride_;
+    int8_t* high = low + stride_;
+    const size_t blocks = (affine_.columns + 63) / 64;
+    scale_[k] = step_of(factor, affine_.columns);
+    const float inverse = scale_[k] > 0 ? 1.0f / scale_[k] : 0.0f;
+    for (size_t b = 0; b < blocks; ++b) {
+      uint16_t draws[64];
+      rounding_draws(key_, Purpose::kModel, batch, static_cast<uint32_t>(k * blocks + b), draw_, draws);
+      int8_t* digits[2] = {low + 64 * b, high + 64 * b};
+      round_block(factor + 64 * b, inverse, form_, draws, digits);
+      back(digits[0], digits[1], scale_[k], factor + 64 * b, 64);
+    }
+  }
+
+  static ZIPML_INLINE void rows_of(const Plane& plane, size_t columns, const int8_t* entries, int32_t out[64]) {
+    switch (plane.width) {
+      case 8: return dot_rows<8>(plane.digits, columns, entries, out);
+      case 4: return dot_rows<4>(plane.digits, columns, entries, out);
+      case 2: return dot_rows<2>(plane.digits, columns, entries, out);
+      default: return dot_rows<1>(plane.digits, columns, entries, out);
+    }
+  }
+
+  ZIPML_INLINE void columns_of(int width, const uint8_t* const* at, size_t count, const int8_t* r) {
+    switch (width) {
+      case 8: return dot_columns<8>(at, count, affine_.columns, r, sums_.data());
+      case 4: return dot_columns<4>(at, count, affine_.columns, r, sums_.data());
+      case 2: return dot_columns<2>(at, count, affine_.columns, r, sums_.data());
+      default: return dot_columns<1>(at, count, affine_.columns, r, sums_.data());
+    }
+  }
+
+  // One plane of a known width has no loop over planes and no shift that is not constant.
+  template <int Width, class F>
+  ZIPML_INLINE void each_column(const Plane* planes, int count, F&& f) const {
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      const Plane one = {planes[0].digits, Width, 0};
+      const auto codes = [&](int block) __attribute__((always_inline)) {
+        return Width ? row_codes(&one, 1, j, block) : row_codes(planes, count, j, block);
+      };
+      f(j, codes);
+    }
+  }
+  template <class F>
+  ZIPML_INLINE void every_column(const Plane* planes, int count, F&& f) const {
+    if (count > 1) return each_column<0>(planes, count, f);
+    switch (planes[0].width) {
+      case 8: return each_column<8>(planes, 1, f);
+      case 4: return each_column<4>(planes, 1, f);
+      case 2: return each_column<2>(planes, 1, f);
+      default: return each_column<1>(planes, 1, f);
+    }
+  }
+
+  void float_margins(const Plane* planes, int count, const float* factor, float out[64]) const {
+    F16 sum[4] = {};
+    every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+      const float f = factor[j];
+#pragma GCC unroll 4
+      for (int b = 0; b < 4; ++b) sum[b] += to_float(codes(b)) * f;
+    });
+    for (int b = 0; b < 4; ++b) store(out + 16 * b, sum[b]);
+  }
+
+  void float_gradient(const Plane* planes, int count, const float* residuals, float weight, float* out) const {
+    F16 r[4];
+    for (int b = 0; b < 4; ++b) r[b] = load<F16>(residuals + 16 * b) * weight;
+    every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+      F16 sum = to_float(codes(0)) * r[0];
+#pragma GCC unroll 4
+      for (int b = 1; b < 4; ++b) sum += to_float(codes(b)) * r[b];
+      out[j] += lane_sum(sum);
+    });
+  }
+
+  Affine affine_;
+  Arithmetic arithmetic_;
+  size_t outputs_;
+  PhiloxKey key_;
+  uint32_t draw_;
+  size_t stride_;
+  DigitForm form_;
+  bool flat_ = false, centred_ = false;
+  Buffer<float> factor_;    // outputs x stride; rounded ones in their place
+  Buffer<float> linear_, constant_, scale_;
+  Buffer<float> per_code_;  // offset / slope, centre / slope
+  Buffer<int8_t> entries_;  // outputs x digits x stride
+  Buffer<int32_t> sums_;
+  float residual_scale_ = 0;
+  alignas(64) int8_t digits_[2][64 * kGroupTiles] = {};
+};
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml
