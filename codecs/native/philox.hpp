@@ -89,14 +89,4 @@ ZIPML_INLINE void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
   }
 }
 
-// 64 draws of 16 bits for one index of a tile: draw 16 w + 2 m + h is half h of word w of block m,
-// as above. They round residuals (by row) and models (by column).
-ZIPML_INLINE void rounding_draws(PhiloxKey key, Purpose purpose, uint64_t tile, uint32_t index,
-                                 uint32_t draw, uint16_t draws[64]) {
-  alignas(64) uint32_t words[4][8];
-  const uint32_t last = (static_cast<uint32_t>(purpose) << 24) | ((draw & 0xFFFFu) << 8);
-  tile_blocks<1>(key, tile, index, last, words);
-  std::memcpy(draws, words, sizeof(words));  // little-endian: the low half first
-}
-
 }  // namespace zipml

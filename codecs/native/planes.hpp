@@ -154,9 +154,11 @@ class Loader {
     constexpr uint64_t ones = ~uint64_t{0} / ((1u << W) - 1);
     Words count{};
     for (int g = 0; g < W; ++g) count[g] = static_cast<uint64_t>(g);
-    const Words v = load<Words>(tile + j * 8 * W);
+    Words v;
+    std::memcpy(&v, tile + j * 8 * W, sizeof(v));
     const Words low = (v >> 1) & (ones * ((1u << (W - 1)) - 1));
-    store(out + j * 8 * W, low + (((Words{} + mask) >> count) & v & ones));
+    const Words first = low + (((Words{} + mask) >> count) & v & ones);
+    std::memcpy(out + j * 8 * W, &first, sizeof(first));
   }
 
   void first_codes(const uint8_t* tile, size_t j, uint64_t mask, uint8_t* out) {

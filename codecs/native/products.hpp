@@ -11,22 +11,21 @@ namespace ZIPML_ISA {
 
 // Codes of 16 rows as integers, all planes together.
 ZIPML_INLINE I16 row_codes(const Plane* planes, int count, size_t j, int block) {
-  I16 z{};
+  I16 z = splat(int32_t{0});
   for (int p = 0; p < count; ++p) {
     const int width = planes[p].width;
     const size_t bytes = 8 * static_cast<size_t>(width);
     const uint8_t* from = planes[p].digits + j * bytes;
     I16 digits;
     if (width == 1) {  // rows 16 block + 0 .. 15 are bits 2 block and 2 block + 1 of eight bytes
-      const I16 bit = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
       uint64_t eight[2];
       std::memcpy(eight, from, 8);
-      eight[1] = eight[0];
-      digits = (__builtin_convertvector(load<B16>(eight), I16) >> (bit + 2 * block)) & 1;
+      eight[1] = eight[0] >> 1;
+      digits = (widen_bytes(reinterpret_cast<const uint8_t*>(eight)) >> (2 * block)) & splat(int32_t{1});
     } else {
       const int blocks = static_cast<int>(bytes / 16);
-      const I16 all = __builtin_convertvector(load<B16>(from + 16 * (block % blocks)), I16);
-      digits = (all >> (width * (block / blocks))) & ((1 << width) - 1);
+      digits = (widen_bytes(from + 16 * (block % blocks)) >> (width * (block / blocks))) &
+               splat((1 << width) - 1);
     }
     z += digits << planes[p].shift;
   }
@@ -67,11 +66,14 @@ class Products {
       float* factor = factor_.data() + k * stride_;
       for (size_t j = 0; j < affine_.columns; ++j) factor[j] = affine_.slope[j] * w[j];
       if (integer()) round_model(k, batch);
-      D8 linear{}, centre{};
-      for (size_t j = 0; j < affine_.columns; j += 8) {  // both arrays are zero beyond the columns
-        const D8 f = __builtin_convertvector(load<F8>(factor + j), D8);
-        linear += f * __builtin_convertvector(load<F8>(per_code_.data() + j), D8);
-        if (centred_) centre += f * __builtin_convertvector(load<F8>(per_code_.data() + stride_ + j), D8);
+      Doubles linear{}, centre{};
+      for (size_t j = 0; j < affine_.columns; j += 8) {  // all are zero beyond the columns
+        for (size_t l = 0; l < 8; ++l) linear.lane[l] += static_cast<double>(factor[j + l]) * per_code_[j + l];
+      }
+      for (size_t j = 0; centred_ && j < affine_.columns; j += 8) {
+        for (size_t l = 0; l < 8; ++l) {
+          centre.lane[l] += static_cast<double>(factor[j + l]) * per_code_[stride_ + j + l];
+        }
       }
       double lin = lane_sum(linear), con = intercept[k] - lane_sum(centre);
       for (size_t j = 0; flat_ && j < affine_.columns; ++j) {
@@ -96,7 +98,7 @@ class Products {
         rows_of(planes[p], affine_.columns, entries, sums);
         const float unit = scale_[k] * radix * static_cast<float>(1 << planes[p].shift);
         for (size_t r = 0; r < 64; r += 16) {
-          store(out + r, load<F16>(out + r) + to_float(load<I16>(sums + r)) * unit);
+          store(out + r, load<F16>(out + r) + to_float(load<I16>(sums + r)) * splat(unit));
         }
       }
       radix = static_cast<float>(form_.radix());
@@ -108,7 +110,7 @@ class Products {
     const float linear = linear_[k], constant = constant_[k];
     if (!tile.chunk->row_scale) {
       const float both = linear + constant;
-      for (size_t r = 0; r < 64; r += 16) store(out + r, load<F16>(out + r) + both);
+      for (size_t r = 0; r < 64; r += 16) store(out + r, load<F16>(out + r) + splat(both));
     } else {
       for (size_t r = 0; r < tile.rows; ++r) out[r] = tile.scale(r) * (out[r] + linear) + constant;
     }
@@ -119,13 +121,18 @@ class Products {
   void round_residuals(const TileView* tiles, size_t count, uint32_t index, float* residuals) {
     if (!integer()) return;
     residual_scale_ = step_of(residuals, 64 * count);
-    const float inverse = residual_scale_ > 0 ? 1.0f / residual_scale_ : 0.0f;
+    uint64_t ids[kGroupTiles] = {};
+    uint32_t indices[kGroupTiles];
+    for (size_t t = 0; t < kGroupTiles; ++t) {
+      ids[t] = t < count ? tiles[t].id : 0;
+      indices[t] = index;
+    }
+    alignas(64) uint16_t draws[kGroupTiles][64];
+    count == 1 ? rounding_draws<1>(key_, Purpose::kResidual, ids, indices, draw_, draws)
+               : rounding_draws<kGroupTiles>(key_, Purpose::kResidual, ids, indices, draw_, draws);
     for (size_t t = 0; t < count; ++t) {
-      uint16_t draws[64];
-      rounding_draws(key_, Purpose::kResidual, tiles[t].id, index, draw_, draws);
       int8_t* digits[2] = {digits_[0] + 64 * t, digits_[1] + 64 * t};
-      round_block(residuals + 64 * t, inverse, form_, draws, digits);
-      back(digits[0], digits[1], residual_scale_, residuals + 64 * t, 64);
+      round_block(residuals + 64 * t, residual_scale_, form_, draws[t], digits);
     }
   }
 
@@ -148,7 +155,7 @@ class Products {
         const float unit = weight * residual_scale_ * radix * static_cast<float>(1 << plane.shift);
         size_t j = 0;
         for (; j + 16 <= affine_.columns; j += 16) {
-          store(out + j, load<F16>(out + j) + to_float(load<I16>(sums_.data() + j)) * unit);
+          store(out + j, load<F16>(out + j) + to_float(load<I16>(sums_.data() + j)) * splat(unit));
         }
         for (; j < affine_.columns; ++j) out[j] += static_cast<float>(sums_[j]) * unit;
       }
@@ -163,28 +170,24 @@ class Products {
     return step > 0 && !(1.0f / step > 3e38f) ? step : most - most;  // 0, or NaN for what is not finite
   }
 
-  // The numbers that rounded digits stand for.
-  ZIPML_INLINE void back(const int8_t* low, const int8_t* high, float step, float* out, size_t size) const {
-    for (size_t i = 0; i < size; i += 16) {
-      I16 number = __builtin_convertvector(load<S16>(low + i), I16);
-      if (form_.digits == 2) number += __builtin_convertvector(load<S16>(high + i), I16) * form_.radix();
-      store(out + i, to_float(number) * step);
-    }
-  }
-
   void round_model(size_t k, uint64_t batch) {
     float* factor = factor_.data() + k * stride_;
     int8_t* low = entries_.data() + 2 * k * stride_;
     int8_t* high = low + stride_;
     const size_t blocks = (affine_.columns + 63) / 64;
     scale_[k] = step_of(factor, affine_.columns);
-    const float inverse = scale_[k] > 0 ? 1.0f / scale_[k] : 0.0f;
-    for (size_t b = 0; b < blocks; ++b) {
-      uint16_t draws[64];
-      rounding_draws(key_, Purpose::kModel, batch, static_cast<uint32_t>(k * blocks + b), draw_, draws);
-      int8_t* digits[2] = {low + 64 * b, high + 64 * b};
-      round_block(factor + 64 * b, inverse, form_, draws, digits);
-      back(digits[0], digits[1], scale_[k], factor + 64 * b, 64);
+    for (size_t b = 0; b < blocks; b += 4) {
+      const uint64_t ids[4] = {batch, batch, batch, batch};
+      uint32_t indices[4];
+      for (size_t i = 0; i < 4; ++i) indices[i] = static_cast<uint32_t>(k * blocks + b + i);
+      alignas(64) uint16_t draws[4][64];
+      const size_t count = least<size_t>(4, blocks - b);
+      count == 1 ? rounding_draws<1>(key_, Purpose::kModel, ids, indices, draw_, draws)
+                 : rounding_draws<4>(key_, Purpose::kModel, ids, indices, draw_, draws);
+      for (size_t i = 0; i < count; ++i) {
+        int8_t* digits[2] = {low + 64 * (b + i), high + 64 * (b + i)};
+        round_block(factor + 64 * (b + i), scale_[k], form_, draws[i], digits);
+      }
     }
   }
 
@@ -229,9 +232,9 @@ class Products {
   }
 
   void float_margins(const Plane* planes, int count, const float* factor, float out[64]) const {
-    F16 sum[4] = {};
+    F16 sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
     every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
-      const float f = factor[j];
+      const F16 f = splat(factor[j]);
 #pragma GCC unroll 4
       for (int b = 0; b < 4; ++b) sum[b] += to_float(codes(b)) * f;
     });
@@ -240,7 +243,7 @@ class Products {
 
   void float_gradient(const Plane* planes, int count, const float* residuals, float weight, float* out) const {
     F16 r[4];
-    for (int b = 0; b < 4; ++b) r[b] = load<F16>(residuals + 16 * b) * weight;
+    for (int b = 0; b < 4; ++b) r[b] = load<F16>(residuals + 16 * b) * splat(weight);
     every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
       F16 sum = to_float(codes(0)) * r[0];
 #pragma GCC unroll 4

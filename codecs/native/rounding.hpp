@@ -2,8 +2,8 @@
 #pragma once
 
 #include "dots.hpp"
+#include "draws.hpp"
 #include "lanes.hpp"
-#include "philox.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
@@ -23,37 +23,42 @@ struct DigitForm {
 // Largest magnitude; NaN or infinity if there is one. Bits of magnitudes are ordered like the
 // magnitudes, with NaN on top. `values` are padded with zeros to whole vectors.
 ZIPML_INLINE float largest_magnitude(const float* values, size_t size) {
-  U16 most{};
+  I16 most = splat(int32_t{0});
   for (size_t j = 0; j < size; j += 16) {
-    const U16 bits = reinterpret_cast<U16>(load<F16>(values + j)) & 0x7FFFFFFFu;
-    most = bits > most ? bits : most;
+    const I16 bits = as_int(magnitude(load<F16>(values + j)));
+    most = select(most < bits, bits, most);
   }
-  uint32_t top = 0;
-  for (int i = 0; i < 16; ++i) top = greatest(top, most[i]);
+  int32_t all[16], top = 0;
+  store(all, most);
+  for (int i = 0; i < 16; ++i) top = greatest(top, all[i]);
   float out;
   std::memcpy(&out, &top, 4);
   return out;
 }
 
-// Rounds 64 values times `inverse` up or down, up where the draw is below their fraction: unbiased
-// to the precision of the float. Digits go to digits[0] and, if there are two, digits[1].
-ZIPML_INLINE void round_block(const float* values, float inverse, DigitForm form, const uint16_t* draws,
+// Rounds 64 values to whole multiples of `step`, up where the draw is below their fraction: unbiased
+// to the precision of the float. Digits go to digits[0] and, if there are two, digits[1]; the
+// values become what the digits stand for.
+ZIPML_INLINE void round_block(float* values, float step, DigitForm form, const uint16_t* draws,
                               int8_t* const* digits) {
-  const F16 top = splat(static_cast<float>(form.largest()));
+  const float inverse = step > 0 ? 1.0f / step : 0.0f;
+  const F16 top = splat(static_cast<float>(form.largest())), unit = splat(65536.0f);
+  const F16 by = splat(inverse), radix = splat(static_cast<float>(form.radix()));
+  const F16 half = splat(static_cast<float>(form.limit) + 0.5f);
+#pragma GCC unroll 4
   for (size_t i = 0; i < 64; i += 16) {
-    F16 x = load<F16>(values + i) * inverse;
+    F16 x = load<F16>(values + i) * by;
     x = smaller(larger(x, -top), top);  // the product may have rounded beyond the largest
     const I16 low = floor_int(x);
-    const F16 fraction = (x - to_float(low)) * 65536.0f;
-    const F16 draw = to_float(__builtin_convertvector(load<H16>(draws + i), I16));
-    const I16 number = low - (draw < fraction);
+    const F16 fraction = (x - to_float(low)) * unit;
+    const I16 number = low - (to_float(widen_halves(draws + i)) < fraction);
+    store(values + i, to_float(number) * splat(step));
     if (form.digits == 1) {
-      store(digits[0] + i, __builtin_convertvector(number, S16));
+      store_bytes(digits[0] + i, number);
     } else {
-      const float radix = static_cast<float>(form.radix());
-      const I16 high = floor_int((to_float(number) + (static_cast<float>(form.limit) + 0.5f)) / radix);
-      store(digits[0] + i, __builtin_convertvector(number - high * form.radix(), S16));
-      store(digits[1] + i, __builtin_convertvector(high, S16));
+      const I16 high = floor_int((to_float(number) + half) / radix);
+      store_bytes(digits[0] + i, number - high * splat(form.radix()));
+      store_bytes(digits[1] + i, high);
     }
   }
 }

@@ -80,14 +80,14 @@ class Batches {
     OutputSums& s = sums_[k] = OutputSums{};
     if (!noisy_) return;
     const float* w = state_.model + k * affine_.columns;
-    D8 sum{};
+    Doubles sum{};
     size_t j = 0;
+    const auto term = [&](size_t at) { return static_cast<double>(o_.variance[at]) * w[at] * w[at]; };
     for (; j + 8 <= affine_.columns; j += 8) {
-      const D8 x = __builtin_convertvector(load<F8>(w + j), D8);
-      sum += __builtin_convertvector(load<F8>(o_.variance + j), D8) * x * x;
+      for (size_t l = 0; l < 8; ++l) sum.lane[l] += term(j + l);
     }
     s.rounding = lane_sum(sum);
-    for (; j < affine_.columns; ++j) s.rounding += static_cast<double>(o_.variance[j]) * w[j] * w[j];
+    for (; j < affine_.columns; ++j) s.rounding += term(j);
     // The corrections of a curved loss are the start of a series in this variance. Where it is
     // large the series is wrong and would drive the model away: it is held to a bounded sum.
     const bool bounded = o_.loss == Loss::kLogistic && s.rounding > kSeriesLimit;
@@ -109,13 +109,12 @@ class Batches {
   }
 
   // Adds rows to the sums and turns residuals into what codes are multiplied by.
-  ZIPML_INLINE void add_rows(const TileView& tile, size_t k, F16 loss, F16 curvature, F16 rows) {
+  ZIPML_INLINE void add_rows(size_t k, const F16& loss, const F16& curvature, const F16& rows) {
     OutputSums& s = sums_[k];
     s.loss += lane_sum(loss);
     s.curvature += lane_sum(curvature);
     s.rows += lane_sum(rows);
-    (void)tile;
-  }
+      }
   ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
     if (!tile.chunk->row_scale) return;
     for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
@@ -128,8 +127,8 @@ class Batches {
     products_.code_margins(tile.planes, tile.count, k, m);
     products_.finish_margins(tile, k, m);
     targets(tile, k, target, present);
-    const float shift = static_cast<float>(0.5 * sums_[k].correction * sums_[k].rounding);
-    F16 loss{}, curvature{}, rows{};
+    const F16 shift = splat(static_cast<float>(0.5 * sums_[k].correction * sums_[k].rounding));
+    F16 loss = splat(0.0f), curvature = loss, rows = loss;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r);
       const LossTerms at = loss_terms(o_.loss, load<F16>(m + r), load<F16>(target + r));
@@ -139,7 +138,7 @@ class Batches {
       rows += residual;
       store(m + r, residual);
     }
-    add_rows(tile, k, loss, curvature, rows);
+    add_rows(k, loss, curvature, rows);
     scale_rows(tile, m);
   }
 
@@ -152,19 +151,20 @@ class Batches {
     alignas(64) float target[64], present[64], m2[64];
     products_.code_margins(tile.planes, tile.count, k, m);
     products_.code_margins(tile.first, tile.count, k, m1);
-    const float twice = affine_.tables[0] ? 1.0f : 2.0f;  // a code is half of a sum, an entry is whole
+    // A code is half of a sum, an entry of a table is whole.
+    const F16 twice = splat(affine_.tables[0] ? 1.0f : 2.0f);
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 one = load<F16>(m1 + r) * twice;
       store(m1 + r, one);
-      store(m2 + r, 2.0f * load<F16>(m + r) - one);
+      store(m2 + r, load<F16>(m + r) + load<F16>(m + r) - one);
     }
     products_.finish_margins(tile, k, m);
     products_.finish_margins(tile, k, m1);
     products_.finish_margins(tile, k, m2);
     targets(tile, k, target, present);
     // A single sample has twice the variance of the mean of two.
-    const float shift = static_cast<float>(sums_[k].correction * sums_[k].rounding);
-    F16 loss{}, curvature{}, rows{};
+    const F16 shift = splat(static_cast<float>(sums_[k].correction * sums_[k].rounding));
+    F16 loss = splat(0.0f), curvature = loss, rows = loss;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r), y = load<F16>(target + r);
       const LossTerms at1 = loss_terms(o_.loss, load<F16>(m1 + r), y);
@@ -173,11 +173,11 @@ class Batches {
       const F16 r1 = (at1.first - shift * at1.third) * here, r2 = (at2.first - shift * at2.third) * here;
       loss += at.value * here;
       curvature += at.second * here;
-      rows += 0.5f * (r1 + r2);
+      rows += splat(0.5f) * (r1 + r2);
       store(m + r, r1);
       store(m1 + r, r2 - r1);
     }
-    add_rows(tile, k, loss, curvature, rows);
+    add_rows(k, loss, curvature, rows);
     scale_rows(tile, m);
     scale_rows(tile, m1);
   }
@@ -187,7 +187,7 @@ class Batches {
     for (size_t v = 0; v < vectors_; ++v) {
       float* r = vector(k, v);
       products_.round_residuals(views_, size, static_cast<uint32_t>(k * vectors_ + v), r);
-      F16 sum{};
+      F16 sum = splat(0.0f);
       for (size_t i = 0; i < size * kTileRows; i += 16) sum += load<F16>(r + i);
       sums_[k].scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
       products_.add_code_gradient(views_, size, v == 1, r, v && affine_.tables[0] ? 0.5f : 1.0f, out);
@@ -208,21 +208,13 @@ class Batches {
     const float penalty = static_cast<float>(step * scale * static_cast<double>(rows));
     const float* sums = code_sum_.data() + k * padded(affine_.columns);
     float* w = state_.model + k * affine_.columns;
-    const auto one = [&](auto slope, auto offset, auto middle, auto variance, auto l2, auto sum, auto x)
-        __attribute__((always_inline)) {
-      const auto g = slope * (sum * inverse) + offset * scaled - middle * centre + ridge * variance * x;
-      // implicit in the penalty: stable however strong it is
-      return penalised_ ? (x - eta * g) / (1.0f + penalty * l2) : x - eta * g;
-    };
-    size_t j = 0;
-    for (; j + 16 <= affine_.columns; j += 16) {
-      store(w + j, one(load<F16>(affine_.slope + j), load<F16>(affine_.offset + j),
-                       load<F16>(affine_.centre + j), load<F16>(o_.variance + j), load<F16>(o_.l2 + j),
-                       load<F16>(sums + j), load<F16>(w + j)));
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      const float g = affine_.slope[j] * (sums[j] * inverse) + affine_.offset[j] * scaled -
+                      affine_.centre[j] * centre + ridge * o_.variance[j] * w[j];
+      w[j] -= eta * g;
     }
-    for (; j < affine_.columns; ++j) {
-      w[j] = one(affine_.slope[j], affine_.offset[j], affine_.centre[j], o_.variance[j], o_.l2[j], sums[j], w[j]);
-    }
+    // implicit in the penalty: stable however strong it is
+    for (size_t j = 0; penalised_ && j < affine_.columns; ++j) w[j] /= 1.0f + penalty * o_.l2[j];
     if (o_.fit_intercept) state_.intercept[k] -= eta * static_cast<float>(s.rows * scale);
   }
 
