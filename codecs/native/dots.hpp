@@ -7,7 +7,9 @@
 //   dot_rows<W>     out[r] = sum over columns of weights[j] * digit(j, r), for the 64 rows;
 //                   `weights` is readable for 16 entries beyond the last, and these are zero.
 //   dot_columns<W>  out[j] = sum over rows of residuals[r] * digit(j, r), over up to kGroupTiles
-//                   tiles with 64 residuals each; `out` is writable for 16 entries beyond.
+//                   tiles with 64 residuals each; `out` is writable for 16 entries beyond. Every
+//                   other tile of `ahead` is brought near meanwhile: these products read from the
+//                   cache, and margins, which come next, would wait for half of their bytes.
 //   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 on;
 //                   `table` is readable for 64 bytes at least.
 //

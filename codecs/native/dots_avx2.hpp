@@ -252,8 +252,8 @@ ZIPML_INLINE Y eight_columns(F&& vector) {
 }
 
 template <int W, size_t Tiles>
-inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const int8_t* residuals,
-                           int32_t* out) {
+inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t columns,
+                           const int8_t* residuals, int32_t* out) {
   Y r[Tiles][W == 8 ? 2 : 8 / W];
   for (size_t t = 0; t < Tiles; ++t) Digits<W>::arrange(residuals + 64 * t, r[t]);
   const auto eight = [&](const uint8_t* const* at) __attribute__((always_inline)) {
@@ -279,7 +279,12 @@ inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const in
   const uint8_t* at[Tiles];
   size_t j = 0;
   for (; j + 8 <= columns; j += 8) {
-    for (size_t t = 0; t < Tiles; ++t) at[t] = tiles[t] + 8 * W * j;
+    for (size_t t = 0; t < Tiles; ++t) {
+      at[t] = tiles[t] + 8 * W * j;
+      for (size_t i = 0; t % 2 == 0 && i < 64 * W; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead[t]) + 8 * W * j + i, _MM_HINT_T1);
+      }
+    }
     store256(out + j, eight(at));
   }
   if (j < columns) {
@@ -294,13 +299,13 @@ inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const in
 }
 
 template <int W>
-inline void dot_columns(const uint8_t* const* tiles, size_t count, size_t columns,
-                        const int8_t* residuals, int32_t* out) {
+inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t count,
+                        size_t columns, const int8_t* residuals, int32_t* out) {
   switch (count) {
-    case 1: return dot_columns_of<W, 1>(tiles, columns, residuals, out);
-    case 2: return dot_columns_of<W, 2>(tiles, columns, residuals, out);
-    case 3: return dot_columns_of<W, 3>(tiles, columns, residuals, out);
-    default: return dot_columns_of<W, 4>(tiles, columns, residuals, out);
+    case 1: return dot_columns_of<W, 1>(tiles, ahead, columns, residuals, out);
+    case 2: return dot_columns_of<W, 2>(tiles, ahead, columns, residuals, out);
+    case 3: return dot_columns_of<W, 3>(tiles, ahead, columns, residuals, out);
+    default: return dot_columns_of<W, 4>(tiles, ahead, columns, residuals, out);
   }
 }
 

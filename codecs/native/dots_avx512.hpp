@@ -223,8 +223,8 @@ ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
 }
 
 template <int W, size_t Tiles>
-inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const int8_t* residuals,
-                           int32_t* out) {
+inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t columns,
+                           const int8_t* residuals, int32_t* out) {
   constexpr size_t kVectors = W == 1 ? 2 : 4, kEach = 8 / W, kColumns = kVectors * kEach;
   Z r[Tiles][8 / W];
   for (size_t t = 0; t < Tiles; ++t) Digits<W>::arrange(residuals + 64 * t, r[t]);
@@ -236,6 +236,7 @@ inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const in
       v[c] = _mm512_setzero_si512();
 #pragma GCC unroll 4
       for (size_t t = 0; t < Tiles; ++t) {
+        if (t % 2 == 0) _mm_prefetch(ahead[t] + 8 * W * j + 64 * c, _MM_HINT_T1);
         v[c] = Digits<W>::dot(v[c], _mm512_loadu_si512(tiles[t] + 8 * W * j + 64 * c), r[t]);
       }
     }
@@ -256,13 +257,13 @@ inline void dot_columns_of(const uint8_t* const* tiles, size_t columns, const in
 }
 
 template <int W>
-inline void dot_columns(const uint8_t* const* tiles, size_t count, size_t columns,
-                        const int8_t* residuals, int32_t* out) {
+inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t count,
+                        size_t columns, const int8_t* residuals, int32_t* out) {
   switch (count) {
-    case 1: return dot_columns_of<W, 1>(tiles, columns, residuals, out);
-    case 2: return dot_columns_of<W, 2>(tiles, columns, residuals, out);
-    case 3: return dot_columns_of<W, 3>(tiles, columns, residuals, out);
-    default: return dot_columns_of<W, 4>(tiles, columns, residuals, out);
+    case 1: return dot_columns_of<W, 1>(tiles, ahead, columns, residuals, out);
+    case 2: return dot_columns_of<W, 2>(tiles, ahead, columns, residuals, out);
+    case 3: return dot_columns_of<W, 3>(tiles, ahead, columns, residuals, out);
+    default: return dot_columns_of<W, 4>(tiles, ahead, columns, residuals, out);
   }
 }
 

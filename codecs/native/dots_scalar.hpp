@@ -27,8 +27,9 @@ inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights
 }
 
 template <int W>
-inline void dot_columns(const uint8_t* const* tiles, size_t count, size_t columns,
-                        const int8_t* residuals, int32_t* out) {
+inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t count,
+                        size_t columns, const int8_t* residuals, int32_t* out) {
+  (void)ahead;
   uint8_t digits[64];
   for (size_t j = 0; j < columns; ++j) {
     int32_t sum = 0;

@@ -42,6 +42,14 @@ struct Kernels {
   // Sum over rows of residual * value: out is outputs x columns; residuals are ordered as margins.
   void (*gradient)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
                    const float* residuals, size_t outputs, double* out);
+
+  // Sums over rows of code * code' (columns x columns) and of the codes (columns), exact.
+  void (*gram)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+               double* moments, double* sums);
+
+  // Sum of the squared values of each row, ordered as margins.
+  void (*square_norms)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+                       float* out);
 };
 
 // The live kernels: the best that the processor runs, or what ZIPML_SIMD asks for.

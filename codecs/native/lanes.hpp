@@ -126,9 +126,17 @@ ZIPML_INLINE I16 truncate(const F16& v) {
   });
 }
 // The largest whole number not above v, for |v| < 2^31.
-ZIPML_INLINE I16 floor_int(const F16& v) {
-  const I16 t = truncate(v);
-  return t + (v < to_float(t));
+ZIPML_INLINE F16 floor(const F16& v) {
+  return each_part<FloatPart>([&](int i) __attribute__((always_inline)) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatPart>(_mm512_roundscale_ps(reinterpret_cast<__m512>(v.part[i]), _MM_FROUND_FLOOR));
+#elif defined(__AVX2__)
+    return reinterpret_cast<FloatPart>(_mm256_floor_ps(reinterpret_cast<__m256>(v.part[i])));
+#else
+    const FloatPart t = __builtin_convertvector(__builtin_convertvector(v.part[i], IntPart), FloatPart);
+    return v.part[i] < t ? t - 1.0f : t;
+#endif
+  });
 }
 
 // Sixteen bytes, or halves, as integers; and the other way, for numbers that fit a signed byte.

@@ -35,12 +35,19 @@ ZIPML_INLINE F16 log1p_unit(const F16& e) {
   return (s + s) * p;
 }
 
-ZIPML_INLINE LossTerms loss_terms(Loss loss, const F16& margin, const F16& target) {
+// One function a loss: a choice inside would leave the terms in memory.
+template <Loss L>
+ZIPML_INLINE LossTerms loss_terms(const F16& margin, const F16& target);
+
+template <>
+ZIPML_INLINE LossTerms loss_terms<Loss::kSquared>(const F16& margin, const F16& target) {
+  const F16 residual = margin - target;
+  return {splat(0.5f) * residual * residual, residual, splat(1.0f), splat(0.0f)};
+}
+
+template <>
+ZIPML_INLINE LossTerms loss_terms<Loss::kLogistic>(const F16& margin, const F16& target) {
   const F16 zero = splat(0.0f), one = splat(1.0f);
-  if (loss == Loss::kSquared) {
-    const F16 residual = margin - target;
-    return {splat(0.5f) * residual * residual, residual, one, zero};
-  }
   const F16 sign = select(splat(0.5f) < target, one, -one);
   const F16 x = sign * margin;
   const I16 negative = x < zero;

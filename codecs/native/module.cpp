@@ -172,6 +172,21 @@ class TileBatch {
                     outputs_, out.data());
   }
 
+  void gram(MutDenseMat<double> moments, MutVec<double> sums) const {
+    const size_t d = affine_.columns;
+    require(moments.shape(0) == d && moments.shape(1) == d && sums.shape(0) == d,
+            "moments are columns x columns, sums have one entry a column");
+    require(affine_.table_bytes < 2, "second moments take level tables of eight bits");
+    nb::gil_scoped_release release;
+    kernels().gram(chunks_.data(), tiles_.data(), tiles_.size(), affine_, moments.data(), sums.data());
+  }
+
+  void square_norms(MutVec<float> out) const {
+    require(out.shape(0) == rows_, "there is one norm a row");
+    nb::gil_scoped_release release;
+    kernels().square_norms(chunks_.data(), tiles_.data(), tiles_.size(), affine_, out.data());
+  }
+
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
                 MutVec<double> intercept_sum, const std::string& loss,
                 const std::string& arithmetic, bool split, double correction, Vec<float> variance,
@@ -295,6 +310,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("rows", &TileBatch::rows)
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
+      .def("gram", &TileBatch::gram, nb::arg("moments"), nb::arg("sums"))
+      .def("square_norms", &TileBatch::square_norms, nb::arg("out"))
       .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
            nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"),
            nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),

@@ -18,6 +18,9 @@ void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine
              const float* model, const float* intercept, size_t outputs, float* out);
 void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
               const float* residuals, size_t outputs, double* out);
+void gram(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+          double* moments, double* sums);
+void square_norms(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine, float* out);
 
 }  // namespace ZIPML_ISA
 }  // namespace zipml

@@ -90,7 +90,7 @@ class Products {
   ZIPML_INLINE void code_margins(const Plane* planes, int count, size_t k, float out[64]) {
     if (!integer()) return float_margins(planes, count, factor_.data() + k * stride_, out);
     alignas(64) int32_t sums[64];
-    for (size_t r = 0; r < 64; ++r) out[r] = 0.0f;
+    bool begun = false;
     float radix = 1.0f;
     for (int digit = 0; digit < form_.digits; ++digit) {
       const int8_t* entries = entries_.data() + (2 * k + static_cast<size_t>(digit)) * stride_;
@@ -98,8 +98,10 @@ class Products {
         rows_of(planes[p], affine_.columns, entries, sums);
         const float unit = scale_[k] * radix * static_cast<float>(1 << planes[p].shift);
         for (size_t r = 0; r < 64; r += 16) {
-          store(out + r, load<F16>(out + r) + to_float(load<I16>(sums + r)) * splat(unit));
+          const F16 part = to_float(load<I16>(sums + r)) * splat(unit);
+          store(out + r, begun ? load<F16>(out + r) + part : part);
         }
+        begun = true;
       }
       radix = static_cast<float>(form_.radix());
     }
@@ -137,8 +139,9 @@ class Products {
   }
 
   // Adds to out[j] the sum over the group's rows of residual * code, times `weight`.
+  // `ahead` are the packed tiles that come next, or null.
   void add_code_gradient(const TileView* tiles, size_t count, bool first, const float* residuals,
-                         float weight, float* out) {
+                         float weight, const uint8_t* const* ahead, float* out) {
     if (!integer()) {
       for (size_t t = 0; t < count; ++t) {
         float_gradient(first ? tiles[t].first : tiles[t].planes, tiles[t].count, residuals + 64 * t, weight, out);
@@ -148,10 +151,14 @@ class Products {
     float radix = 1.0f;
     for (int digit = 0; digit < form_.digits; ++digit) {
       for (int p = 0; p < tiles[0].count; ++p) {
-        const uint8_t* at[kGroupTiles];
-        for (size_t t = 0; t < count; ++t) at[t] = (first ? tiles[t].first : tiles[t].planes)[p].digits;
+        const uint8_t *at[kGroupTiles], *next[kGroupTiles];
+        for (size_t t = 0; t < count; ++t) {
+          const Plane* planes = first ? tiles[t].first : tiles[t].planes;
+          at[t] = planes[p].digits;
+          next[t] = ahead ? ahead[t] + (planes[p].digits - planes[0].digits) : at[t];
+        }
         const Plane& plane = tiles[0].planes[p];
-        columns_of(plane.width, at, count, digits_[digit]);
+        columns_of(plane.width, at, next, count, digits_[digit]);
         const float unit = weight * residual_scale_ * radix * static_cast<float>(1 << plane.shift);
         size_t j = 0;
         for (; j + 16 <= affine_.columns; j += 16) {
@@ -200,12 +207,13 @@ class Products {
     }
   }
 
-  ZIPML_INLINE void columns_of(int width, const uint8_t* const* at, size_t count, const int8_t* r) {
+  ZIPML_INLINE void columns_of(int width, const uint8_t* const* at, const uint8_t* const* next,
+                               size_t count, const int8_t* r) {
     switch (width) {
-      case 8: return dot_columns<8>(at, count, affine_.columns, r, sums_.data());
-      case 4: return dot_columns<4>(at, count, affine_.columns, r, sums_.data());
-      case 2: return dot_columns<2>(at, count, affine_.columns, r, sums_.data());
-      default: return dot_columns<1>(at, count, affine_.columns, r, sums_.data());
+      case 8: return dot_columns<8>(at, next, count, affine_.columns, r, sums_.data());
+      case 4: return dot_columns<4>(at, next, count, affine_.columns, r, sums_.data());
+      case 2: return dot_columns<2>(at, next, count, affine_.columns, r, sums_.data());
+      default: return dot_columns<1>(at, next, count, affine_.columns, r, sums_.data());
     }
   }
 

@@ -42,21 +42,21 @@ ZIPML_INLINE float largest_magnitude(const float* values, size_t size) {
 ZIPML_INLINE void round_block(float* values, float step, DigitForm form, const uint16_t* draws,
                               int8_t* const* digits) {
   const float inverse = step > 0 ? 1.0f / step : 0.0f;
-  const F16 top = splat(static_cast<float>(form.largest())), unit = splat(65536.0f);
+  const F16 top = splat(static_cast<float>(form.largest())), unit = splat(65536.0f), one = splat(1.0f);
   const F16 by = splat(inverse), radix = splat(static_cast<float>(form.radix()));
   const F16 half = splat(static_cast<float>(form.limit) + 0.5f);
 #pragma GCC unroll 4
   for (size_t i = 0; i < 64; i += 16) {
     F16 x = load<F16>(values + i) * by;
     x = smaller(larger(x, -top), top);  // the product may have rounded beyond the largest
-    const I16 low = floor_int(x);
-    const F16 fraction = (x - to_float(low)) * unit;
-    const I16 number = low - (to_float(widen_halves(draws + i)) < fraction);
-    store(values + i, to_float(number) * splat(step));
+    const F16 low = floor(x);
+    const F16 up = select(to_float(widen_halves(draws + i)) < (x - low) * unit, low + one, low);
+    const I16 number = truncate(up);
+    store(values + i, up * splat(step));
     if (form.digits == 1) {
       store_bytes(digits[0] + i, number);
     } else {
-      const I16 high = floor_int((to_float(number) + half) / radix);
+      const I16 high = truncate(floor((up + half) / radix));
       store_bytes(digits[0] + i, number - high * splat(form.radix()));
       store_bytes(digits[1] + i, high);
     }

@@ -20,6 +20,8 @@ extern const Kernels kKernels = {
     &sgd,
     &margins,
     &gradient,
+    &gram,
+    &square_norms,
 };
 
 }  // namespace ZIPML_ISA

@@ -34,7 +34,7 @@ struct OutputSums {
 class Batches {
  public:
   Batches(const ChunkView* chunks, Affine affine, const SgdOptions& options, SgdState state)
-      : affine_(affine), o_(options), state_(state), group_(group_tiles(affine, options.batch_tiles)),
+      : chunks_(chunks), affine_(affine), o_(options), state_(state), group_(group_tiles(affine, options.batch_tiles)),
         loader_(chunks, affine, group_, options.split, options.seed, options.draw),
         products_(affine, options.arithmetic, state.outputs, options.seed, options.draw),
         vectors_(options.split ? 2 : 1) {
@@ -47,8 +47,8 @@ class Batches {
     }
   }
 
-  // Runs one mini-batch and returns its rows.
-  size_t run(const TileRef* tiles, size_t count, double step, double* loss_sum) {
+  // Runs one mini-batch of tiles, whose list goes on until `end`, and returns its rows.
+  size_t run(const TileRef* tiles, size_t count, const TileRef* end, double step, double* loss_sum) {
     for (size_t k = 0; k < state_.outputs; ++k) begin(k);
     code_sum_.clear();
     size_t rows = 0;
@@ -60,8 +60,10 @@ class Batches {
       }
       if (t == 0) products_.set_model(state_.model, state_.intercept, views_[0].id);
       for (size_t k = 0; k < state_.outputs; ++k) {
-        for (size_t i = 0; i < size; ++i) o_.split ? split_residuals(i, k) : residuals(i, k);
-        add_gradient(size, k);
+        for (size_t i = 0; i < size; ++i) {
+          o_.loss == Loss::kSquared ? row_terms<Loss::kSquared>(i, k) : row_terms<Loss::kLogistic>(i, k);
+        }
+        add_gradient(size, k, look_ahead(tiles + t + size, end));
       }
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
@@ -120,6 +122,12 @@ class Batches {
     for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
   }
 
+  template <Loss L>
+  void row_terms(size_t i, size_t k) {
+    o_.split ? split_residuals<L>(i, k) : residuals<L>(i, k);
+  }
+
+  template <Loss L>
   ZIPML_INLINE void residuals(size_t i, size_t k) {
     const TileView& tile = views_[i];
     float* m = vector(k, 0) + i * kTileRows;
@@ -131,7 +139,7 @@ class Batches {
     F16 loss = splat(0.0f), curvature = loss, rows = loss;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r);
-      const LossTerms at = loss_terms(o_.loss, load<F16>(m + r), load<F16>(target + r));
+      const LossTerms at = loss_terms<L>(load<F16>(m + r), load<F16>(target + r));
       const F16 residual = (at.first - shift * at.third) * here;
       loss += at.value * here;
       curvature += at.second * here;
@@ -144,6 +152,7 @@ class Batches {
 
   // The paper's estimator (section 2.2): each sample takes the residual of the other one. What
   // meets the mean's codes is the first residual, and the first sample's codes the difference.
+  template <Loss L>
   ZIPML_INLINE void split_residuals(size_t i, size_t k) {
     const TileView& tile = views_[i];
     float* m = vector(k, 0) + i * kTileRows;
@@ -167,9 +176,9 @@ class Batches {
     F16 loss = splat(0.0f), curvature = loss, rows = loss;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r), y = load<F16>(target + r);
-      const LossTerms at1 = loss_terms(o_.loss, load<F16>(m1 + r), y);
-      const LossTerms at2 = loss_terms(o_.loss, load<F16>(m2 + r), y);
-      const LossTerms at = loss_terms(o_.loss, load<F16>(m + r), y);
+      const LossTerms at1 = loss_terms<L>(load<F16>(m1 + r), y);
+      const LossTerms at2 = loss_terms<L>(load<F16>(m2 + r), y);
+      const LossTerms at = loss_terms<L>(load<F16>(m + r), y);
       const F16 r1 = (at1.first - shift * at1.third) * here, r2 = (at2.first - shift * at2.third) * here;
       loss += at.value * here;
       curvature += at.second * here;
@@ -182,7 +191,17 @@ class Batches {
     scale_rows(tile, m1);
   }
 
-  void add_gradient(size_t size, size_t k) {
+  // Where the tiles of the next group lie, in case they are read as they are.
+  const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
+    if (affine_.tables[0] || next >= end) return nullptr;
+    for (size_t i = 0; i < group_; ++i) {
+      const TileRef ref = next[least<size_t>(i, static_cast<size_t>(end - next) - 1)];
+      ahead_[i] = chunks_[ref.chunk].codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);
+    }
+    return ahead_;
+  }
+
+  void add_gradient(size_t size, size_t k, const uint8_t* const* ahead) {
     float* out = code_sum_.data() + k * padded(affine_.columns);
     for (size_t v = 0; v < vectors_; ++v) {
       float* r = vector(k, v);
@@ -190,7 +209,8 @@ class Batches {
       F16 sum = splat(0.0f);
       for (size_t i = 0; i < size * kTileRows; i += 16) sum += load<F16>(r + i);
       sums_[k].scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
-      products_.add_code_gradient(views_, size, v == 1, r, v && affine_.tables[0] ? 0.5f : 1.0f, out);
+      products_.add_code_gradient(views_, size, v == 1, r, v && affine_.tables[0] ? 0.5f : 1.0f,
+                                  ahead, out);
     }
   }
 
@@ -218,6 +238,7 @@ class Batches {
     if (o_.fit_intercept) state_.intercept[k] -= eta * static_cast<float>(s.rows * scale);
   }
 
+  const ChunkView* chunks_;
   Affine affine_;
   const SgdOptions& o_;
   SgdState state_;
@@ -230,6 +251,7 @@ class Batches {
   Buffer<float> code_sum_;  // outputs x padded columns
   Buffer<float> margin_;    // outputs x vectors x group x 64: margins, then residuals
   TileView views_[kGroupTiles];
+  const uint8_t* ahead_[kGroupTiles] = {};
 };
 
 }  // namespace
@@ -243,7 +265,7 @@ SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affin
   for (size_t i = 0; i < batches; ++i) {
     const size_t start = i * o.batch_tiles, size = least(o.batch_tiles, count - start);
     const double at = batches > 1 ? static_cast<double>(i) / static_cast<double>(batches - 1) : 0.0;
-    result.rows += batch.run(tiles + start, size, o.step_first + (o.step_last - o.step_first) * at,
+    result.rows += batch.run(tiles + start, size, tiles + count, o.step_first + (o.step_last - o.step_first) * at,
                              &result.loss_sum);
     if (i < o.average_from) continue;
     for (size_t j = 0; j < state.outputs * d; ++j) state.model_sum[j] += state.model[j];
@@ -291,7 +313,7 @@ void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affin
         scaled_sum += scaled[r];
       }
       code_sum.clear();
-      products.add_code_gradient(&view, 1, false, scaled, 1.0f, code_sum.data());
+      products.add_code_gradient(&view, 1, false, scaled, 1.0f, nullptr, code_sum.data());
       for (size_t j = 0; j < d; ++j) {
         out[k * d + j] += static_cast<double>(affine.slope[j]) * code_sum[j] +
                           affine.offset[j] * scaled_sum - affine.centre[j] * rows;
