@@ -20,7 +20,7 @@ import typer
 
 from zipml_ooc import UsageError, ZipmlError, __version__
 
-from . import datasets, models
+from . import datasets, machine, models
 from .render import one_line
 
 __all__ = ["app", "main"]
@@ -47,6 +47,7 @@ for _command in (
     models.predict,
     datasets.synth,
     datasets.demo,
+    machine.executors,
 ):
     app.command()(_command)
 
@@ -68,7 +69,10 @@ def _options(
     ] = False,
 ) -> None:
     # `main` has taken --debug out already, wherever it stood; here it is for the help.
-    pass
+    if os.environ.get("ZIPML_SIMD"):  # said at once, not from the depths of a computation
+        from zipml_ooc.executors import check_simd
+
+        check_simd()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ def train(
     l2: opt.L2 = 0.0,
     sampling: opt.SamplingName = opt.Sampling.AUTO,
     double_form: opt.DoubleFormName = opt.DoubleForm.MEAN,
+    arithmetic: opt.ArithmeticName = opt.Arithmetic.AUTO,
     epochs: opt.Epochs = None,
     batch_rows: opt.BatchRows = 64,
     step_size: opt.StepSize = None,
@@ -41,6 +42,7 @@ def train(
       zipml train houses.zarr --out houses.zipml
       zipml train houses.zarr --out houses.zipml --l2 1e-3 --force
       zipml train houses.zarr --validation 0.1 --patience 3 --json
+      zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786
     """
     from zipml_ooc import TrainOptions
@@ -51,6 +53,7 @@ def train(
         l2=l2,
         sampling=sampling.value,
         double_form=double_form.value,
+        arithmetic=arithmetic.value,
         epochs=epochs,
         batch_rows=batch_rows,
         step_size=step_size,
@@ -90,12 +93,16 @@ def train(
                 "step_size": record["step_size"],
                 "shrinkage": record["shrinkage"],
                 "sampling": record["sampling"],
+                "arithmetic": record["arithmetic"],
             }
         )
         return
     facts = [
         ("data", f"{record['rows']:,} rows x {len(model.columns):,} columns"),
-        ("method", f"{model.loss} loss, {record['sampling']} sampling"),
+        (
+            "method",
+            f"{model.loss} loss, {record['sampling']} sampling, {record['arithmetic']} arithmetic",
+        ),
         ("step size", number(record["step_size"])),
         ("shrinkage", number(record["shrinkage"])),
         ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),

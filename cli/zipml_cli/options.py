@@ -82,6 +82,15 @@ class DoubleForm(StrEnum):
     SPLIT = "split"
 
 
+class Arithmetic(StrEnum):
+    """What codes are multiplied by."""
+
+    AUTO = "auto"
+    FLOAT = "float"
+    INT16 = "int16"
+    INT8 = "int8"
+
+
 class Kind(StrEnum):
     """Synthetic sets."""
 
@@ -258,6 +267,14 @@ SamplingName = Annotated[
 DoubleFormName = Annotated[
     DoubleForm,
     typer.Option("--double-form", help="split is the paper's form, mean has less noise."),
+]
+ArithmeticName = Annotated[
+    Arithmetic,
+    typer.Option(
+        "--arithmetic",
+        help="What codes are multiplied by. int16 and int8 round model and residuals "
+        "stochastically: faster and noisier, still unbiased. auto: int16 from 32 columns on.",
+    ),
 ]
 Epochs = Annotated[
     int | None,

@@ -23,7 +23,7 @@ def strict(text: str) -> dict:
     return value
 
 
-COMMANDS = ("compress", "info", "train", "evaluate", "predict", "synth", "demo")
+COMMANDS = ("compress", "info", "train", "evaluate", "predict", "synth", "demo", "executors")
 
 
 def test_help_lists_every_command_and_comes_without_arguments_too(zipml):
@@ -50,7 +50,7 @@ def test_option_names_are_those_of_the_library():
 
     from zipml_ooc.sources.files import FORMATS
     from zipml_ooc.targets import TASKS
-    from zipml_ooc.training.options import DOUBLE_FORMS, LOSSES, SAMPLINGS
+    from zipml_ooc.training.options import ARITHMETICS, DOUBLE_FORMS, LOSSES, SAMPLINGS
 
     for names, known in (
         (opt.Task, TASKS),
@@ -60,6 +60,7 @@ def test_option_names_are_those_of_the_library():
         (opt.Loss, LOSSES),
         (opt.Sampling, SAMPLINGS),
         (opt.DoubleForm, DOUBLE_FORMS),
+        (opt.Arithmetic, ARITHMETICS),
     ):
         assert [n.value for n in names] == list(known)
 
@@ -189,7 +190,7 @@ def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
     )  # fmt: skip
     assert set(facts) == {
         "epochs", "loss", "validation_loss", "seconds", "model", "rows", "columns",
-        "step_size", "shrinkage", "sampling",
+        "step_size", "shrinkage", "sampling", "arithmetic",
     }  # fmt: skip
     assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
     for epoch in facts["epochs"]:
@@ -217,13 +218,13 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     out.write_text("old")
     zipml(
         "train", samples.dataset, "--out", out, "--loss", "squared", "--l2", "0.5",
-        "--sampling", "double", "--double-form", "split", "--epochs", "4", "--batch-rows", "128",
+        "--sampling", "double", "--double-form", "split", "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
         "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
         "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
-        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split", "epochs": 4,
+        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
     }  # fmt: skip
@@ -355,3 +356,14 @@ def test_numbers_that_are_not_finite_become_null(capsys):
 
     print_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
     assert strict(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
+
+
+def test_executors_shows_the_live_instruction_set(zipml):
+    from zipml_codecs import _native
+
+    levels = _native.simd_levels()
+    text = zipml("executors").must_succeed().out
+    assert f"simd        {_native.live_simd()} (this machine runs {', '.join(levels)})" in text
+    found = json.loads(zipml("executors", "--json").must_succeed().out)
+    assert [e["name"] for e in found] == ["native"]
+    assert found[0]["simd_levels"] == levels and levels[-1] == "scalar"

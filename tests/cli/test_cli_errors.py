@@ -136,6 +136,7 @@ WRONG_TRAINING = {
     "l2-nan": (("--l2", "nan"), ("l2", "nan")),
     "sampling": (("--sampling", "foo"), ("foo", "double", "corrected", "naive")),
     "double-form": (("--double-form", "foo"), ("mean", "split")),
+    "arithmetic": (("--arithmetic", "int4"), ("int16", "int8")),
     "epochs": (("--epochs", 0), ("epochs", "0")),
     "batch-rows": (("--batch-rows", 0), ("batch rows", "0")),
     "step-size": (("--step-size", 0), ("step size", "0")),

@@ -45,6 +45,18 @@ def test_help_imports_nothing_heavy(arguments):
     assert done.stderr == "[]\n"
 
 
+def test_an_instruction_set_can_be_forced_and_a_wrong_one_is_refused(zipml_process, samples):
+    facts = json.loads(
+        zipml_process("executors", "--json", env=os.environ | {"ZIPML_SIMD": "scalar"})
+        .must_succeed()
+        .out
+    )
+    assert facts[0]["simd"] == "scalar"
+    for command in (("executors",), ("train", samples.dataset)):
+        wrong = zipml_process(*command, env=os.environ | {"ZIPML_SIMD": "sse9"})
+        wrong.must_refuse(2, "ZIPML_SIMD", "scalar", "sse9")
+
+
 def limited(count: int):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))

@@ -22,6 +22,7 @@ from zipml_ooc.training.plan import Plan, make_plan
         ({"loss": "hinge"}, "loss must be one of"),
         ({"sampling": "triple"}, "sampling must be one of"),
         ({"double_form": "x"}, "double form must be one of"),
+        ({"arithmetic": "int4"}, "arithmetic must be one of"),
         ({"l2": -1.0}, r"l2 must be 0 to 1e\+30"),
         ({"l2": 1e31}, r"l2 must be 0 to 1e\+30"),
         ({"l2": float("nan")}, r"l2 must be 0 to 1e\+30"),
@@ -176,3 +177,12 @@ def test_a_mini_batch_larger_than_the_data_is_all_of_the_data(tmp_path: Path) ->
         train(dataset, TrainOptions(batch_rows=rows, epochs=50)).model for rows in (1024, 10**12)
     )
     assert np.array_equal(whole.coef, more.coef)
+
+
+def test_integers_are_chosen_where_they_pay(tmp_path: Path) -> None:
+    for columns, chosen in ((31, "float"), (32, "int16")):
+        rng = np.random.default_rng(0)
+        source = tmp_path / f"{columns}.npz"
+        np.savez(source, X=rng.standard_normal((200, columns)), y=rng.standard_normal(200))
+        result = train(compressed(source, tmp_path / f"{columns}"), TrainOptions(epochs=1))
+        assert result.model.record["arithmetic"] == chosen

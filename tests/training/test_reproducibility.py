@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tables import compressed, regression_npz, tree_bytes
+from tables import classes_npz, compressed, regression_npz, tree_bytes
+from zipml_codecs import _native
 
 from zipml_ooc import TrainOptions, train
 from zipml_ooc.training import plan as plan_module
@@ -27,9 +28,12 @@ def saved(tmp_path: Path, name: str, result: object) -> bytes:
 
 @pytest.mark.usefixtures("many_windows")
 @pytest.mark.parametrize("form", ["mean", "split"])
-def test_threads_and_repetition_do_not_change_the_model(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("arithmetic", ["float", "int16", "int8"])
+def test_threads_and_repetition_do_not_change_the_model(
+    tmp_path: Path, form: str, arithmetic: str
+) -> None:
     dataset = compressed(regression_npz(tmp_path / "t.npz", rows=9000), tmp_path / "d")
-    options = TrainOptions(epochs=4, validation=0.2, double_form=form)
+    options = TrainOptions(epochs=4, validation=0.2, double_form=form, arithmetic=arithmetic)
     first = train(dataset, options, threads=1)
     assert first.model.record["replicas"] == 8
     expected = saved(tmp_path, "a", first)
@@ -78,3 +82,21 @@ def test_another_seed_gives_another_order(tmp_path: Path) -> None:
     dataset = compressed(regression_npz(tmp_path / "t.npz"), tmp_path / "d")
     first, second = (train(dataset, TrainOptions(epochs=1, seed=s)).model.coef for s in (0, 1))
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("arithmetic", ["float", "int16", "int8"])
+def test_the_instruction_set_does_not_change_the_model(
+    tmp_path: Path, loss: str, arithmetic: str
+) -> None:
+    make = regression_npz if loss == "squared" else classes_npz
+    live, models = _native.live_simd(), set()
+    try:
+        for level in _native.simd_levels():
+            _native.select_simd(level)
+            dataset = compressed(make(tmp_path / "t.npz"), tmp_path / level)
+            options = TrainOptions(epochs=3, arithmetic=arithmetic, batch_rows=192)
+            models.add(saved(tmp_path, level, train(dataset, options)))
+    finally:
+        _native.select_simd(live)
+    assert len(models) == 1

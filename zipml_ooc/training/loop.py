@@ -287,6 +287,7 @@ class _Run:
         record = {
             "options": options.to_dict(),
             "sampling": resolve_sampling(spec, options),
+            "arithmetic": self._problem.arithmetic,
             "step_size": schedule.step_size,
             "shrinkage": schedule.shrinkage if self._problem.corrected else None,
             "replicas": self._plan.replicas,

@@ -24,6 +24,9 @@ __all__ = ["LoadedTiles", "Problem", "load_tiles", "make_problem"]
 
 # A penalty beyond this holds a coefficient at zero all the same, and float32 can hold it.
 _LARGEST_L2 = 1e30
+# Integers pay from so many columns on, and sums of so many products of a code and an int8 fit 32
+# bits.
+_INTEGER_COLUMNS = range(32, (1 << 17) + 1)
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -42,6 +45,8 @@ class Problem:
         How a stored code enters the gradient: as it is (the mean of its samples), or split.
     corrected : bool
         Whether the rounding variance is taken out of the gradient.
+    arithmetic : {"float", "int16", "int8"}
+        What the codes are multiplied by.
     variance : float32
         Rounding variance of the stored code's value, in scaled coordinates.
     l2 : float32
@@ -54,6 +59,7 @@ class Problem:
     loss: str
     estimator: str
     corrected: bool
+    arithmetic: str
     outputs: int
     stored_bits: int
     offset: F32
@@ -126,6 +132,19 @@ def resolve_sampling(spec: DatasetSpec, options: TrainOptions) -> str:
     return options.sampling
 
 
+def resolve_arithmetic(columns: int, options: TrainOptions) -> str:
+    """Choose what the codes are multiplied by, and check that integers hold the sums."""
+    if options.arithmetic == "auto":
+        return "int16" if columns in _INTEGER_COLUMNS else "float"
+    most = _INTEGER_COLUMNS[-1]
+    if options.arithmetic != "float" and columns > most:
+        raise UsageError(
+            f"integer arithmetic takes up to {most} columns and the dataset has {columns}: "
+            "use --arithmetic float"
+        )
+    return options.arithmetic
+
+
 def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     """Set up the coordinates and the estimator of a run."""
     loss, sampling = resolve_loss(spec, options), resolve_sampling(spec, options)
@@ -153,6 +172,7 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         loss=loss,
         estimator="split" if sampling == "double" and options.double_form == "split" else "mean",
         corrected=sampling != "naive",
+        arithmetic=resolve_arithmetic(len(mean), options),
         outputs=outputs,
         stored_bits=q.stored_bits,
         offset=offset.astype(np.float32),

@@ -8,7 +8,7 @@ of the rounding variance that the spectrum bears.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -96,38 +96,43 @@ def measure(job: Job, window: int, max_tiles: int) -> Spectrum:
     if not len(tiles):
         return Spectrum(0, moments, 0.0, 0.0)
     loaded = load_tiles(open_cached(job.path), problem, np.sort(tiles))
-    norm2 = norm4 = 0.0
-    for values in _scaled_blocks(loaded, problem):
-        squares = np.square(values).sum(axis=1)
-        norm2 += float(squares.sum())
-        norm4 += float(np.square(squares).sum())
-        if moments is not None:
-            moments += values.T @ values
     rows = loaded.batch.rows
+    norms = np.empty(rows, np.float32)
+    loaded.batch.square_norms(norms)
+    squares = norms.astype(np.float64)
+    norm2, norm4 = float(squares.sum()), float(np.square(squares).sum())
     if dense:
-        return Spectrum(rows, moments, norm2, norm4)
+        return Spectrum(rows, _moments(loaded, problem), norm2, norm4)
     smallest, largest = _extremes(loaded, problem)
     return Spectrum(rows, None, norm2, norm4, smallest, largest)
+
+
+def _moments(loaded: LoadedTiles, problem: Problem) -> F64:
+    """Sum of x x' over the rows, from exact sums over codes where the scales are the columns'."""
+    if loaded.chunks[0].lower is None:
+        return sum(values.T @ values for values in _scaled_blocks(loaded, problem))  # type: ignore[return-value]
+    d = problem.columns
+    moments, sums = np.empty((d, d)), np.empty(d)
+    loaded.batch.gram(moments, sums)
+    slope = problem.slope.astype(np.float64)
+    offset = problem.offset.astype(np.float64) - problem.centre
+    cross = np.outer(offset, slope * sums)
+    moments *= slope[:, None]
+    moments *= slope
+    moments += cross + cross.T + loaded.batch.rows * np.outer(offset, offset)
+    return moments
 
 
 def _scaled_blocks(loaded: LoadedTiles, problem: Problem) -> Iterator[F64]:
     """Decode a few tiles at a time, in scaled coordinates."""
     at_once = max(1, _BLOCK_VALUES // (TILE_ROWS * problem.columns))
-    pending: list[npt.NDArray[np.floating]] = []
-    for c, t in loaded.tiles.tolist():
-        chunk = loaded.chunks[c]
-        rows = min(TILE_ROWS, chunk.header.rows - t * TILE_ROWS)
-        pending.append(chunk.decode_rows(t, rows))
-        if len(pending) == at_once:
-            yield _scaled(pending, problem)
-            pending = []
-    if pending:
-        yield _scaled(pending, problem)
-
-
-def _scaled(parts: Sequence[npt.NDArray[np.floating]], problem: Problem) -> F64:
-    stored = np.concatenate(parts).astype(np.float64)
-    return np.asarray((stored - problem.column_mean) / problem.column_std)
+    for start in range(0, len(loaded.tiles), at_once):
+        parts = []
+        for c, t in loaded.tiles[start : start + at_once].tolist():
+            chunk = loaded.chunks[c]
+            parts.append(chunk.decode_rows(t, min(TILE_ROWS, chunk.header.rows - t * TILE_ROWS)))
+        stored = np.concatenate(parts).astype(np.float64)
+        yield np.asarray((stored - problem.column_mean) / problem.column_std)
 
 
 def _floored(problem: Problem, diagonal: F64 | float) -> F64:

@@ -128,7 +128,7 @@ def advance(job: Job, step: Step, state: State) -> State:
         model_sum=model_sum,
         intercept_sum=intercept_sum,
         loss=problem.loss,
-        arithmetic="float",
+        arithmetic=problem.arithmetic,
         split=split,
         correction=kept,
         variance=problem.variance,
