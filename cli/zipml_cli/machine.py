@@ -22,7 +22,7 @@ def executors(json: opt.Json = False) -> None:
 
     found = find()
     if json:
-        print_json([asdict(executor) for executor in found])
+        print_json({"executors": [asdict(executor) for executor in found]})
         return
     for executor in found:
         print_facts(

@@ -218,13 +218,15 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     out.write_text("old")
     zipml(
         "train", samples.dataset, "--out", out, "--loss", "squared", "--l2", "0.5",
-        "--sampling", "double", "--double-form", "split", "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
+        "--sampling", "double", "--double-form", "split",
+        "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
         "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
         "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
-        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
+        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split",
+        "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
     }  # fmt: skip
@@ -364,6 +366,6 @@ def test_executors_shows_the_live_instruction_set(zipml):
     levels = _native.simd_levels()
     text = zipml("executors").must_succeed().out
     assert f"simd        {_native.live_simd()} (this machine runs {', '.join(levels)})" in text
-    found = json.loads(zipml("executors", "--json").must_succeed().out)
+    found = strict(zipml("executors", "--json").must_succeed().out)["executors"]
     assert [e["name"] for e in found] == ["native"]
     assert found[0]["simd_levels"] == levels and levels[-1] == "scalar"

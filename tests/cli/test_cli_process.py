@@ -51,7 +51,7 @@ def test_an_instruction_set_can_be_forced_and_a_wrong_one_is_refused(zipml_proce
         .must_succeed()
         .out
     )
-    assert facts[0]["simd"] == "scalar"
+    assert facts["executors"][0]["simd"] == "scalar"
     for command in (("executors",), ("train", samples.dataset)):
         wrong = zipml_process(*command, env=os.environ | {"ZIPML_SIMD": "sse9"})
         wrong.must_refuse(2, "ZIPML_SIMD", "scalar", "sse9")

@@ -64,7 +64,7 @@ def test_integer_arithmetic_ends_where_single_precision_does(
 ) -> None:
     """The rounding of model and residuals is unbiased: it costs half a percent at most."""
     dataset = compressed(
-        real_data(f"{name}.csv.gz"), tmp_path, (REAL[name],), bits=bits, samples=samples
+        real_data(f"{name}.csv.gz"), tmp_path / "d", (REAL[name],), bits=bits, samples=samples
     )
     x, y = read_table(real_data(f"{name}.csv.gz"))
     for batch_rows in (64, 256):

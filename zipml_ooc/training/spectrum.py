@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
