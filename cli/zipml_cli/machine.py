@@ -11,12 +11,13 @@ from .render import print_facts, print_json
 def executors(json: opt.Json = False) -> None:
     """Show what computes on this machine.
 
-    The environment variable ZIPML_SIMD forces an instruction set; all give the same bits.
+    The environment variable ZIPML_SIMD forces an instruction set (ZIPML_SIMD=scalar, say); all
+    give the same bits.
 
     \b
     Examples:
       zipml executors
-      ZIPML_SIMD=scalar zipml executors --json
+      zipml executors --json
     """
     from zipml_ooc.executors import executors as find
 
