@@ -15,7 +15,9 @@ namespace {
 // Outputs from this size on are written past the caches: they would not stay there, and a store
 // that goes through the caches reads the line from memory first.
 inline size_t stream_bytes() { static const char*e=getenv("ZT"); return e? size_t(atof(e)*1048576) : size_t(4) << 20;}
-constexpr size_t kPanel = 512;  // columns of the scratch block
+constexpr size_t kPanel = 1024;       // columns that are unpacked at once
+constexpr size_t kDirectPanel = 64;   // without a scratch block
+constexpr size_t kScratch = 4096;     // values of the scratch block, but four rows at least
 
 template <class Out>
 ZIPML_INLINE Matrix<Out> part(const Matrix<Out>& m, size_t r, size_t rows, size_t c,
@@ -67,41 +69,49 @@ class Decoder {
   }
 
   // Rows of 16 columns. Where the columns are no multiple of 16 the last block overlaps the one
-  // before it.
+  // before it. The scratch block holds so few rows that it stays in the first cache, and is as
+  // wide as the output so that its rows leave as one run.
   void across() {
-    scratch_.reset(direct_ ? 0 : kTileRows * (kPanel + kLanes));
-    halves_.reset(direct_ || kSame ? 0 : kTileRows * (kPanel + kLanes));
-    CodeBlock block;
-    std::memset(block.ninth, 0, sizeof(block.ninth));
+    const size_t panel = least(direct_ ? kDirectPanel : kPanel, out_.columns);
+    const size_t most = panel + kLanes;  // the last panel takes what would be too narrow
+    blocks_.reset((most + kLanes - 1) / kLanes);
+    scratch_.reset(direct_ ? 0 : greatest(kScratch, 4 * most));
+    halves_.reset(direct_ || kSame ? 0 : greatest(kScratch, 4 * most));
     for (size_t t = 0; t < tile_count(out_.rows); ++t) {
       const size_t rows = rows_in_tile(out_.rows, t);
       if (scales_.by_row) set_rows(t, rows);
       size_t width;
       for (size_t c0 = 0; c0 < out_.columns; c0 += width) {
         const size_t left = out_.columns - c0;
-        width = left < kPanel + kLanes ? left : kPanel;  // none is narrower than a line
-        const Matrix<Out> to = part(out_, t * kTileRows, rows, c0, width);
-        T* at = direct_ ? reinterpret_cast<T*>(to.data) : scratch_.data();
-        const ptrdiff_t stride = direct_ ? to.row_stride : static_cast<ptrdiff_t>(width);
-        for (size_t k = 0; k < width; k += kLanes) {
-          const size_t c = least(k, width - kLanes);
-          unpack_rows(tile(t), c0 + c, block);
-          rows_of_values(block, rows, c0 + c, at + c, stride);
+        width = left < most ? left : panel;
+        for (size_t b = 0; b * kLanes < width; ++b) {
+          unpack_rows(tile(t), c0 + least(b * kLanes, width - kLanes), blocks_[b]);
         }
-        if (!direct_) place(converted(rows * width), width, to, stream_);
+        const size_t some = direct_ ? rows : greatest<size_t>(4, kScratch / width);
+        for (size_t r0 = 0; r0 < rows; r0 += some) {
+          panel_of_values(part(out_, t * kTileRows + r0, least(some, rows - r0), c0, width), r0, c0);
+        }
       }
     }
   }
 
-  ZIPML_INLINE void rows_of_values(const CodeBlock& block, size_t rows, size_t c, T* at,
-                                   ptrdiff_t stride) {
-    if (scales_.by_row) {
-      values_of<T, Round, 1, 0>(block.low[0], block.ninth[0], rows, levels_, 0,
-                                levels_.plain(0, rows), spec_, at, stride);
-    } else {
-      values_of<T, Round, 0, 1>(block.low[0], block.ninth[0], rows, levels_, c,
-                                levels_.plain(c, kLanes), spec_, at, stride);
+  // Values of rows r0 on of the tile, columns c0 on.
+  ZIPML_INLINE void panel_of_values(const Matrix<Out>& to, size_t r0, size_t c0) {
+    T* at = direct_ ? reinterpret_cast<T*>(to.data) : scratch_.data();
+    const ptrdiff_t stride = direct_ ? to.row_stride : static_cast<ptrdiff_t>(to.columns);
+    const bool plain = scales_.by_row && levels_.plain(r0, to.rows);
+    for (size_t b = 0; b * kLanes < to.columns; ++b) {
+      const size_t c = least(b * kLanes, to.columns - kLanes);
+      const uint8_t* low = blocks_[b].low[r0];
+      const uint8_t* ninth = blocks_[b].ninth[r0];
+      if (scales_.by_row) {
+        values_of<T, Round, 1, 0>(low, ninth, to.rows, levels_, r0, plain, spec_, at + c, stride);
+      } else {
+        values_of<T, Round, 0, 1>(low, ninth, to.rows, levels_, c0 + c,
+                                  levels_.plain(c0 + c, kLanes), spec_, at + c, stride);
+      }
     }
+    if (!direct_) place(converted(to.rows * to.columns), to.columns, to, stream_);
   }
 
   // The first `count` values of the scratch block as the output has them.
@@ -175,6 +185,7 @@ class Decoder {
   CodeSpec spec_;
   Matrix<Out> out_;
   Levels<T> levels_;
+  Buffer<CodeBlock> blocks_;  // zeroed: where codes have eight bits the ninth stays so
   Buffer<T> scratch_;
   Buffer<Out> halves_, turned_;
   bool stream_ = false, direct_ = false;

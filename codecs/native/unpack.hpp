@@ -13,6 +13,9 @@
 #include "layout.hpp"
 #include "line.hpp"
 
+// A lambda that is not inlined would be a weak symbol (see isa.hpp).
+#define ZIPML_LAMBDA __attribute__((always_inline))
+
 namespace zipml {
 namespace ZIPML_ISA {
 
@@ -37,7 +40,7 @@ ZIPML_INLINE TileBytes tile_bytes(const uint8_t* codes, size_t chunk_rows, size_
 
 // Transposes 16 x 16 bytes: `in` holds `size` (at most 16) bytes of each of 16 columns, `pitch`
 // apart; what is not there reads as anything.
-ZIPML_INLINE void transpose(const uint8_t* in, size_t pitch, size_t size, uint8_t out[16][16]) {
+ZIPML_INLINE void transpose(const uint8_t* in, size_t pitch, size_t size, Codes out[16]) {
 #if defined(__SSE2__)
   __m128i a[16], b[16];
   for (size_t c = 0; c < 16; ++c) {
@@ -47,7 +50,7 @@ ZIPML_INLINE void transpose(const uint8_t* in, size_t pitch, size_t size, uint8_
       a[c] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(in + c * pitch));
     } else {
       alignas(16) uint8_t some[16] = {};
-      for (size_t k = 0; k < size; ++k) some[k] = in[c * pitch + k];
+      std::memcpy(some, in + c * pitch, size);
       a[c] = _mm_load_si128(reinterpret_cast<const __m128i*>(some));
     }
   }
@@ -69,7 +72,7 @@ ZIPML_INLINE void transpose(const uint8_t* in, size_t pitch, size_t size, uint8_
     a[2 * i] = _mm_unpacklo_epi8(b[i], b[i + 8]);
     a[2 * i + 1] = _mm_unpackhi_epi8(b[i], b[i + 8]);
   }
-  for (size_t k = 0; k < 16; ++k) _mm_store_si128(reinterpret_cast<__m128i*>(out[k]), a[k]);
+  for (size_t k = 0; k < 16; ++k) out[k] = (Codes)a[k];
 #else
   for (size_t c = 0; c < 16; ++c) {
     for (size_t k = 0; k < size; ++k) out[k][c] = in[c * pitch + k];
@@ -77,24 +80,32 @@ ZIPML_INLINE void transpose(const uint8_t* in, size_t pitch, size_t size, uint8_
 #endif
 }
 
+// Digit `i` of every byte, moved up by `shift`. Bytes are shifted in pairs, as processors can.
+template <int Width>
+ZIPML_INLINE Codes digits(Codes packed, int i, int shift) {
+  typedef uint16_t Pairs __attribute__((vector_size(kLanes)));
+  const Codes mask = static_cast<uint8_t>((1u << Width) - 1) - Codes{};
+  const Codes cut = Width == 8 ? packed : (Codes)((Pairs)packed >> (i * Width)) & mask;
+  return shift == 0 ? cut : (Codes)((Pairs)cut << shift);
+}
+
 // The packed bytes are transposed, each of which holds the codes of 8 / Width rows, and cut into
 // digits after that: fewer bytes to move.
 template <int Width>
 ZIPML_INLINE void rows_of_field(const uint8_t* in, size_t bytes, int shift, bool first,
                                 uint8_t (*out)[kLanes]) {
-  constexpr uint8_t mask = (1u << Width) - 1;
-  alignas(64) uint8_t packed[16][16];
+  Codes packed[16];
   for (size_t k0 = 0; k0 < bytes; k0 += 16) {
     const size_t size = least<size_t>(16, bytes - k0);
     transpose(in + k0, bytes, size, packed);
-    for (size_t i = 0; i < 8 / Width; ++i) {
-      uint8_t (*rows)[kLanes] = out + i * bytes + k0;
-      for (size_t k = 0; k < size; ++k) {
-        for (size_t c = 0; c < 16; ++c) {
-          const uint8_t digit =
-              static_cast<uint8_t>(((packed[k][c] >> (i * Width)) & mask) << shift);
-          rows[k][c] = first ? digit : static_cast<uint8_t>(rows[k][c] | digit);
-        }
+#pragma GCC unroll 16
+    for (size_t k = 0; k < size; ++k) {
+#pragma GCC unroll 8
+      for (size_t i = 0; i < 8 / Width; ++i) {
+        uint8_t* row = out[i * bytes + k0 + k];
+        Codes code = digits<Width>(packed[k], static_cast<int>(i), shift);
+        if (!first) code |= load_codes(row);
+        std::memcpy(row, &code, sizeof(code));
       }
     }
   }
@@ -114,9 +125,9 @@ ZIPML_INLINE void rows_of_any_field(const uint8_t* in, size_t slots, int shift, 
 }
 
 // The codes of columns c0 to c0 + 15, all of which the tile has.
-ZIPML_INLINE void unpack_rows(const TileBytes& tile, size_t c0, CodeBlock& block) {
+static __attribute__((noinline)) void unpack_rows(const TileBytes& tile, size_t c0, CodeBlock& block) {
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
-                 [&](int width, int shift, size_t base) {
+                 [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const uint8_t* in = tile.bytes + base + c0 * (tile.slots * static_cast<size_t>(width) / 8);
     const bool ninth = shift == 8, first = shift == 0 || ninth;
     uint8_t (*out)[kLanes] = ninth ? block.ninth : block.low;
@@ -154,7 +165,7 @@ ZIPML_INLINE void unpack_down(const TileBytes& tile, size_t column, uint8_t* low
   std::memset(low, 0, kTileRows);
   std::memset(ninth, 0, kTileRows);
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
-                 [&](int width, int shift, size_t base) {
+                 [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const uint8_t* in =
         tile.bytes + base + column * (tile.slots * static_cast<size_t>(width) / 8);
     uint8_t* out = shift == 8 ? ninth : low;
@@ -172,7 +183,7 @@ ZIPML_INLINE void unpack_down(const TileBytes& tile, size_t column, uint8_t* low
 // shares one with this.
 ZIPML_INLINE void unpack_across(const TileBytes& tile, size_t row, uint8_t* low, uint8_t* ninth) {
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
-                 [&](int width, int shift, size_t base) {
+                 [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const size_t bytes = tile.slots * static_cast<size_t>(width) / 8;
     const uint8_t* in = tile.bytes + base + row % bytes;
     const int digit = static_cast<int>(row / bytes) * width, within = shift & 7;
