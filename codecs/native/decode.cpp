@@ -36,7 +36,7 @@ class Decoder {
         spec_(spec), out_(out), levels_(scales.by_row ? kTileRows : out.columns) {
     if (scales.by_row) return;
     for (size_t c = 0; c < out.columns; ++c) {
-      levels_.template set<Round>(c, scales.lower[c], scales.upper[c], spec.intervals());
+      levels_.set(c, scales.lower[c], scales.upper[c], spec.intervals());
     }
   }
 
@@ -64,7 +64,7 @@ class Decoder {
   ZIPML_INLINE void set_rows(size_t t, size_t rows) {
     for (size_t r = 0; r < rows; ++r) {
       const T s = scales_.upper[t * kTileRows + r];
-      levels_.template set<Round>(r, T(0) - s, s, spec_.intervals());
+      levels_.set(r, T(0) - s, s, spec_.intervals());
     }
   }
 

@@ -1,7 +1,7 @@
 // Values of stored codes, 16 at a time: the arithmetic of Grid (grid.hpp), laid out for vectors.
 //
 // A line is 16 codes that become 16 values next to each other. Its lanes are the columns of a row
-// or the rows of a column, so the bounds change from lane to lane, from line to line, or both.
+// or the rows of a column, so the grid changes from lane to lane, from line to line, or both.
 #pragma once
 
 #include <type_traits>
@@ -17,8 +17,8 @@ namespace ZIPML_ISA {
 template <class T>
 class Levels {
  public:
-  T *lo, *hi, *step;          // of the values times `factor`
-  T *factor, *unscale;        // and its inverse: a power of two, so that both are exact
+  T *lo, *hi, *step;    // of the values times `factor`
+  T *factor, *unscale;  // and its inverse: a power of two, so that both are exact
   T *lower, *upper;
 
   explicit Levels(size_t count) {
@@ -30,25 +30,23 @@ class Levels {
       *part = next;
       next += padded;
     }
-    for (size_t i = 0; i < padded; ++i) plain_[i] = 1;
+    std::memset(plain_.data(), 1, padded);
   }
 
-  template <class Round>
   ZIPML_INLINE void set(size_t i, T lower_bound, T upper_bound, int32_t intervals) {
-    const Grid<T, Round> grid(lower_bound, upper_bound, intervals);
-    const bool zero = lower_bound == T(0) && upper_bound == T(0);
+    const Grid<T> grid(lower_bound, upper_bound, intervals);
     lo[i] = grid.lo;
     hi[i] = grid.hi;
     step[i] = grid.step;
     factor[i] = grid.factor;
     unscale[i] = T(1) / grid.factor;
-    lower[i] = grid.lower;
-    upper[i] = grid.upper;
-    // Most grids need no care below the last level: nothing to scale, no level beyond the upper
-    // bound (levels do not fall from one code to the next: the last but one tells), and no
-    // negative zero, which the sum with 0 * step would make positive.
-    plain_[i] = (grid.factor == T(1) || zero) && !(lower_bound == T(0) && std::signbit(lower_bound)) &&
-                grid.lo + T(intervals - 1) * grid.step <= grid.hi;
+    lower[i] = lower_bound;
+    upper[i] = upper_bound;
+    // Most grids need no care: there is nothing to scale, and the lowest level is no negative
+    // zero, which the sum with 0 * step would make positive.
+    const bool zero = lower_bound == T(0) && upper_bound == T(0);
+    plain_[i] = (grid.factor == T(1) || zero) &&
+                !(lower_bound == T(0) && std::signbit(lower_bound));
   }
 
   // Whether all of `count` grids from `i` on are plain.
@@ -63,105 +61,140 @@ class Levels {
   Buffer<uint8_t> plain_;
 };
 
-// Values of lines of codes. `Lane` and `Line` say by how many grids each lane and each line moves
-// on from grid `first`. For plain grids and codes of eight bits.
-template <class T, int Samples, size_t LineStep, size_t LaneStep>
-ZIPML_INLINE void plain_lines(const uint8_t* codes, size_t lines, const Levels<T>& levels,
-                              size_t first, int32_t intervals, T* out, ptrdiff_t stride) {
-  Line<T> lo, hi, step, value, other;
-  const uint8_t top = static_cast<uint8_t>(intervals);
+// The grids of a line, in vectors.
+template <class T>
+struct GridLine {
+  Line<T> lo, hi, step, factor, unscale, lower, upper;
+
+  template <bool Lanes>
+  ZIPML_INLINE static void get(const T* from, Line<T>& line) {
+    if (Lanes) {
+      line.load(from);
+    } else {
+      line.fill(*from);
+    }
+  }
+
+  template <bool Lanes, bool Plain>
+  ZIPML_INLINE void load(const Levels<T>& levels, size_t g) {
+    get<Lanes>(levels.lo + g, lo);
+    get<Lanes>(levels.hi + g, hi);
+    get<Lanes>(levels.step + g, step);
+    if (Plain) return;
+    get<Lanes>(levels.factor + g, factor);
+    get<Lanes>(levels.unscale + g, unscale);
+    get<Lanes>(levels.lower + g, lower);
+    get<Lanes>(levels.upper + g, upper);
+  }
+};
+
+// Codes from `top` on, which read as `top`, for up to seven bits: become 255. The upper bound then
+// lies below lo + 255 step and is taken as the lesser of the two; that saves a comparison of floats.
+ZIPML_INLINE Codes top_to_last(Codes z, uint8_t top) {
+  typedef int8_t Signed __attribute__((vector_size(kLanes)));
+  // Signed comparisons are what processors have. A code of 128 needs no change: top is 127.
+  return z | (Codes)((Signed)z > static_cast<int8_t>(top - 1) - Signed{});
+}
+
+template <class T, class Round, bool Plain, bool Byte>
+ZIPML_INLINE void levels_of(Codes z, uint8_t top, const GridLine<T>& grid, Line<T>& code,
+                            Line<T>& out) {
+  if (Plain && masked_levels(z, top, grid.lo, grid.hi, grid.step, out)) return;
+  const bool least_of_both = Plain && !Byte;
+  widen(least_of_both ? top_to_last(z, top) : z, code);
+  for (size_t k = 0; k < Line<T>::kParts; ++k) {
+    const auto c = code.part[k], hi = grid.hi.part[k];
+    auto level = grid.lo.part[k] + c * grid.step.part[k];
+    if (!Plain) {
+      level = (level * grid.unscale.part[k]) * grid.factor.part[k];  // a denormal has fewer digits
+      if (!std::is_same<Round, Keep>::value) round_to_halves(level);
+    }
+    level = level < hi ? level : hi;
+    if (!least_of_both) level = c >= T(top) - decltype(c){} ? hi : level;
+    if (!Plain) level = c <= decltype(c){} ? grid.lo.part[k] : level;
+    out.part[k] = level;
+  }
+}
+
+// The level itself, not times `factor`: the outer ones are the bounds, to the bit.
+template <class T>
+ZIPML_INLINE void unscaled(const Line<T>& code, uint8_t top, const GridLine<T>& grid,
+                           Line<T>& level) {
+  for (size_t k = 0; k < Line<T>::kParts; ++k) {
+    const auto c = code.part[k];
+    auto x = level.part[k] * grid.unscale.part[k];
+    x = c >= T(top) - decltype(c){} ? grid.upper.part[k] : x;
+    level.part[k] = c <= decltype(c){} ? grid.lower.part[k] : x;
+  }
+}
+
+// `LineStep` and `LaneStep` say by how many grids each line and each lane moves on from grid
+// `first`. Byte: there are eight bits.
+template <class T, class Round, int Samples, bool Plain, bool Byte, size_t LineStep,
+          size_t LaneStep>
+ZIPML_INLINE void lines_of(const uint8_t* codes, const uint8_t* ninth, size_t lines,
+                           const Levels<T>& levels, size_t first, uint8_t top, T* out,
+                           ptrdiff_t stride) {
+  GridLine<T> grid;
+  Line<T> code, value, other_code, other;
   for (size_t i = 0; i < lines; ++i) {
     if (i == 0 || LineStep != 0) {
-      const size_t g = first + i * LineStep;
-      if (LaneStep) {
-        lo.load(levels.lo + g);
-        hi.load(levels.hi + g);
-        step.load(levels.step + g);
-      } else {
-        lo.fill(levels.lo[g]);
-        hi.fill(levels.hi[g]);
-        step.fill(levels.step[g]);
-      }
+      grid.template load<LaneStep != 0, Plain>(levels, first + i * LineStep);
     }
-    const Codes z = load_codes(codes + i * kLanes);
+    Codes z = load_codes(codes + i * kLanes);
     if (Samples == 1) {
-      levels_of(z, top, lo, hi, step, value);
+      levels_of<T, Round, Plain, Byte>(z, top, grid, code, value);
+      if (!Plain) unscaled(code, top, grid, value);
     } else {
-      // The mean of two samples that share a base. Exact where they are one level. A code beyond
-      // the last one (a corrupted chunk) has both halves at or beyond `top`: it reads as the last.
-      const Codes low = z >> 1;
-      levels_of(low, top, lo, hi, step, value);
-      levels_of(z - low, top, lo, hi, step, other);
+      // The mean of two samples that share a base. A code beyond the last one (a corrupted chunk)
+      // has both halves at or beyond `top`, and reads as the last.
+      Codes low = z >> 1;
+      if (Byte) low |= load_codes(ninth + i * kLanes) << 7;
+      Codes high = low + (z & 1);
+      if (Byte) high = high < low ? low : high;
+      levels_of<T, Round, Plain, Byte>(low, top, grid, code, value);
+      levels_of<T, Round, Plain, Byte>(high, top, grid, other_code, other);
       for (size_t k = 0; k < Line<T>::kParts; ++k) {
-        value.part[k] = (value.part[k] + other.part[k]) * T(0.5);
+        other.part[k] = (value.part[k] + other.part[k]) * T(0.5);  // plain: exact if one level
+      }
+      if (Plain) {
+        value = other;
+      } else {
+        unscaled(code, top, grid, value);
+        for (size_t k = 0; k < Line<T>::kParts; ++k) {
+          const auto a = code.part[k], b = other_code.part[k];
+          auto mean = other.part[k] * grid.unscale.part[k];
+          if (!std::is_same<Round, Keep>::value) round_to_halves(mean);
+          mean = a == b ? value.part[k] : mean;
+          value.part[k] = a >= T(top) - decltype(a){} ? value.part[k] : mean;
+        }
       }
     }
     value.store(out + static_cast<ptrdiff_t>(i) * stride);
   }
 }
 
-template <class T, class Round>
-ZIPML_INLINE T scaled_level(T code, T top, T lo, T hi, T step, T factor, T unscale) {
-  T level = lo + code * step;
-  level = (level * unscale) * factor;  // a denormal has fewer digits
-  level = Round::level(level);
-  level = level < hi ? level : hi;
-  level = code >= top ? hi : level;
-  return code <= T(0) ? lo : level;
-}
-
-// The same for any grids and codes: all that Grid does.
-template <class T, class Round, int Samples, size_t LineStep, size_t LaneStep>
-ZIPML_INLINE void any_lines(const uint8_t* __restrict low, const uint8_t* __restrict ninth,
-                            size_t lines, const Levels<T>& levels, size_t first, int32_t intervals,
-                            T* __restrict out, ptrdiff_t stride) {
-  const T* __restrict lo = levels.lo + first;
-  const T* __restrict hi = levels.hi + first;
-  const T* __restrict step = levels.step + first;
-  const T* __restrict factor = levels.factor + first;
-  const T* __restrict unscale = levels.unscale + first;
-  const T* __restrict lower = levels.lower + first;
-  const T* __restrict upper = levels.upper + first;
-  const T top = T(intervals);
-  for (size_t i = 0; i < lines; ++i) {
-    T* __restrict to = out + static_cast<ptrdiff_t>(i) * stride;
-#pragma GCC unroll 1
-    for (size_t l = 0; l < kLanes; ++l) {
-      const size_t g = i * LineStep + l * LaneStep;
-      const int32_t code = low[i * kLanes + l] | ninth[i * kLanes + l] << 8;
-      const int32_t below = Samples == 1 ? code : code >> 1;
-      const T a = T(below), b = T(code - below);
-      const T one = scaled_level<T, Round>(a, top, lo[g], hi[g], step[g], factor[g], unscale[g]);
-      T value = one * unscale[g];
-      value = a >= top ? upper[g] : value;
-      value = a <= T(0) ? lower[g] : value;
-      if (Samples == 2) {
-        const T two = scaled_level<T, Round>(b, top, lo[g], hi[g], step[g], factor[g], unscale[g]);
-        const T mean = Round::level((one + two) * T(0.5) * unscale[g]);
-        value = (a == b) | (a >= top) ? value : mean;
-      }
-      to[l] = value;
-    }
-  }
-}
-
 // Lines whose codes lie 16 after 16. `plain` says that all grids in question are.
 template <class T, class Round, size_t LineStep, size_t LaneStep>
-static __attribute__((noinline)) void values_of(
-    const uint8_t* low, const uint8_t* ninth, size_t lines, const Levels<T>& levels, size_t first,
-    bool plain, CodeSpec spec, T* out, ptrdiff_t stride) {
-  const int32_t n = spec.intervals();
-  if (std::is_same<Round, Keep>::value && plain && spec.stored_bits() <= 8) {
-    if (spec.samples == 1) {
-      plain_lines<T, 1, LineStep, LaneStep>(low, lines, levels, first, n, out, stride);
-    } else {
-      plain_lines<T, 2, LineStep, LaneStep>(low, lines, levels, first, n, out, stride);
-    }
-  } else if (spec.samples == 1) {
-    any_lines<T, Round, 1, LineStep, LaneStep>(low, ninth, lines, levels, first, n, out, stride);
+static __attribute__((noinline)) void values_of(const uint8_t* low, const uint8_t* ninth,
+                                                size_t lines, const Levels<T>& levels, size_t first,
+                                                bool plain, CodeSpec spec, T* out,
+                                                ptrdiff_t stride) {
+  constexpr bool kept = std::is_same<Round, Keep>::value;
+  const uint8_t top = static_cast<uint8_t>(spec.intervals());
+#define ZIPML_LINES(samples, plain, byte)                                                        \
+  lines_of<T, Round, samples, plain, byte, LineStep, LaneStep>(low, ninth, lines, levels, first, \
+                                                               top, out, stride)
+  if (kept && plain && spec.bits < 8) {
+    spec.samples == 1 ? ZIPML_LINES(1, kept, false) : ZIPML_LINES(2, kept, false);
+  } else if (kept && plain) {
+    spec.samples == 1 ? ZIPML_LINES(1, kept, true) : ZIPML_LINES(2, kept, true);
+  } else if (spec.bits < 8) {
+    spec.samples == 1 ? ZIPML_LINES(1, false, false) : ZIPML_LINES(2, false, false);
   } else {
-    any_lines<T, Round, 2, LineStep, LaneStep>(low, ninth, lines, levels, first, n, out, stride);
+    spec.samples == 1 ? ZIPML_LINES(1, false, true) : ZIPML_LINES(2, false, true);
   }
+#undef ZIPML_LINES
 }
 
 }  // namespace ZIPML_ISA

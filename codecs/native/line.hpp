@@ -28,7 +28,10 @@ struct Line {
   static constexpr size_t kParts = kLanes * sizeof(T) / kVectorBytes;
   Vector part[kParts];
 
-  ZIPML_INLINE void load(const T* from) { std::memcpy(part, from, sizeof(part)); }
+  // Vector by vector: a copy of all of them goes through memory.
+  ZIPML_INLINE void load(const T* from) {
+    for (size_t k = 0; k < kParts; ++k) std::memcpy(part + k, from + k * (kLanes / kParts), kVectorBytes);
+  }
   ZIPML_INLINE void store(T* to) const {
     for (size_t k = 0; k < kParts; ++k) std::memcpy(to + k * (kLanes / kParts), part + k, kVectorBytes);
   }
@@ -92,31 +95,46 @@ ZIPML_INLINE void widen(Codes codes, Line<double>& out) {
 #endif
 }
 
-// lo + code * step, and hi for codes from `top` on.
-ZIPML_INLINE void levels_of(Codes codes, uint8_t top, const Line<float>& lo, const Line<float>& hi,
-                            const Line<float>& step, Line<float>& out) {
-  widen(codes, out);
+// lo + code * step, and hi for codes from `top` on, where the instruction set has masks: the sum of
+// a lane that is masked out stays what it was. False where it has not.
+template <class T>
+ZIPML_INLINE bool masked_levels(Codes codes, uint8_t top, const Line<T>& lo, const Line<T>& hi,
+                                const Line<T>& step, Line<T>& out) {
 #if defined(__AVX512F__)
-  // The sum of a lane that is masked out stays what it was: no blend.
-  const __mmask16 below = _mm_cmplt_epu8_mask((__m128i)codes, _mm_set1_epi8(static_cast<char>(top)));
-  out.part[0] = (Line<float>::Vector)_mm512_mask_add_ps(
-      (__m512)hi.part[0], below, (__m512)lo.part[0], (__m512)(out.part[0] * step.part[0]));
-#else
-  const Line<float>::Vector last = float(top) - Line<float>::Vector{};
-  for (size_t k = 0; k < Line<float>::kParts; ++k) {
-    out.part[k] = out.part[k] >= last ? hi.part[k] : lo.part[k] + out.part[k] * step.part[k];
+  const __m128i last = _mm_set1_epi8(static_cast<char>(top));
+  const __mmask16 below = _mm_cmplt_epu8_mask((__m128i)codes, last);
+  widen(codes, out);
+  for (size_t k = 0; k < Line<T>::kParts; ++k) {
+    const auto sum = lo.part[k], most = hi.part[k], product = out.part[k] * step.part[k];
+    using V = typename Line<T>::Vector;
+    V least_of;
+    if constexpr (sizeof(T) == 4) {
+      least_of = (V)_mm512_mask_add_ps((__m512)most, below, (__m512)sum, (__m512)product);
+    } else {
+      const __mmask8 these = static_cast<__mmask8>(below >> (8 * k));
+      least_of = (V)_mm512_mask_add_pd((__m512d)most, these, (__m512d)sum, (__m512d)product);
+    }
+    out.part[k] = least_of < most ? least_of : most;
   }
+  return true;
+#else
+  (void)codes, (void)top, (void)lo, (void)hi, (void)step, (void)out;
+  return false;
 #endif
 }
 
-ZIPML_INLINE void levels_of(Codes codes, uint8_t top, const Line<double>& lo,
-                            const Line<double>& hi, const Line<double>& step, Line<double>& out) {
-  widen(codes, out);
-  const Line<double>::Vector last = double(top) - Line<double>::Vector{};
-  for (size_t k = 0; k < Line<double>::kParts; ++k) {
-    out.part[k] = out.part[k] >= last ? hi.part[k] : lo.part[k] + out.part[k] * step.part[k];
-  }
+// Rounds to the nearest half, as round_to_half of grid.hpp.
+ZIPML_INLINE void round_to_halves(Line<float>::Vector& x) {
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using V = Line<float>::Vector;
+  const Bits sign = (Bits)x & 0x80000000u;
+  const V a = (V)((Bits)x & 0x7FFFFFFFu);
+  const Bits small = (Bits)((a + 0.5f) - 0.5f);  // halves below 2^-14 are multiples of 2^-24
+  const Bits u = (Bits)a;
+  const Bits normal = (u + 0x0FFFu + ((u >> 13) & 1u)) & ~0x1FFFu;
+  x = (V)((a < 6.103515625e-05f ? small : normal) | sign);
 }
+ZIPML_INLINE void round_to_halves(Line<double>::Vector&) {}  // never called
 
 }  // namespace ZIPML_ISA
 }  // namespace zipml
