@@ -19,14 +19,6 @@ constexpr size_t kPanel = 1024;       // columns that are unpacked at once
 constexpr size_t kDirectPanel = 64;   // without a scratch block
 constexpr size_t kScratch = 4096;     // values of the scratch block, but four rows at least
 
-template <class Out>
-ZIPML_INLINE Matrix<Out> part(const Matrix<Out>& m, size_t r, size_t rows, size_t c,
-                              size_t columns) {
-  return {m.data + static_cast<ptrdiff_t>(r) * m.row_stride +
-              static_cast<ptrdiff_t>(c) * m.column_stride,
-          rows, columns, m.row_stride, m.column_stride};
-}
-
 template <class T, class Round, class Out>
 class Decoder {
  public:
@@ -204,6 +196,14 @@ void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s
 void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s, CodeSpec c,
                    Matrix<double> out) {
   Decoder<double, Keep, double>(codes, rows, tile, s, c, out).run();
+}
+void decode_float_as_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+                          CodeSpec c, Matrix<uint16_t> out) {
+  Decoder<float, Keep, Half>(codes, rows, tile, s, c, out).run();
+}
+void decode_half_as_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+                         CodeSpec c, Matrix<uint16_t> out) {
+  Decoder<float, ToHalf, Half>(codes, rows, tile, s, c, out).run();
 }
 
 }  // namespace ZIPML_ISA

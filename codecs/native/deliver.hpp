@@ -93,6 +93,14 @@ ZIPML_INLINE void fence() {
 #endif
 }
 
+template <class Out>
+ZIPML_INLINE Matrix<Out> part(const Matrix<Out>& m, size_t r, size_t rows, size_t c,
+                              size_t columns) {
+  return {m.data + static_cast<ptrdiff_t>(r) * m.row_stride +
+              static_cast<ptrdiff_t>(c) * m.column_stride,
+          rows, columns, m.row_stride, m.column_stride};
+}
+
 // Writes a block of values, `pitch` apart in its own rows, to a matrix of the same size.
 template <class Out>
 ZIPML_INLINE void place(const Out* __restrict from, size_t pitch, Matrix<Out> to, bool stream) {
