@@ -119,7 +119,8 @@ class EncodedChunk:
         """
         start = first_tile * TILE_ROWS
         upper = self.upper if self.lower is not None else self.upper[start : start + rows]
-        return self._decode("decode", rows, dtype, out, first_tile=first_tile, upper=upper)
+        place = {"first_tile": first_tile, "upper": upper}
+        return self._decode("decode", (rows, self.header.columns), dtype, out, place)
 
     def take(
         self,
@@ -161,22 +162,25 @@ class EncodedChunk:
                 else f"row {numbers[0]} lies outside of the chunk, which has no rows"
             )
         numbers = np.ascontiguousarray(numbers, np.int64)
-        return self._decode("take", len(numbers), dtype, out, rows=numbers, upper=self.upper)
+        place = {"rows": numbers, "upper": self.upper}
+        return self._decode("take", (len(numbers), self.header.columns), dtype, out, place)
 
     def _decode(
         self,
         what: str,
-        rows: int,
+        shape: tuple[int, int],
         dtype: npt.DTypeLike | None,
         out: FloatArray | None,
-        **place: Any,
+        place: dict[str, Any],
     ) -> FloatArray:
         header = self.header
-        shape = rows, header.columns
         if out is None:
             out = np.empty(shape, f"f{header.item_size}" if dtype is None else dtype)
-        if out.dtype.kind != "f" or out.itemsize > 8 or (dtype and np.dtype(dtype) != out.dtype):
-            wanted = "float16, float32 or float64" if dtype is None else str(np.dtype(dtype))
+        wanted = "float16, float32 or float64"
+        fits = out.dtype.kind == "f" and out.itemsize <= 8
+        if fits and dtype is not None and np.dtype(dtype) != out.dtype:
+            wanted, fits = str(np.dtype(dtype)), False
+        if not fits:
             raise TypeError(f"the output must be {wanted}, not {out.dtype}")
         if out.shape != shape or not out.flags.writeable:
             raise ValueError(f"the output must be a writeable array of shape {shape}")
@@ -210,7 +214,8 @@ class EncodedChunk:
             out = np.empty(header.shape, dtype, order)
         else:
             out = np.full(header.shape, header.tail, dtype, order)
-        box = out[(..., *(slice(0, n) for n in header.box))]
+        inside: Any = (..., *(slice(0, n) for n in header.box))
+        box = out[inside]
         matrix = box.reshape(header.rows, header.columns)  # a view of it, where that can be
         self.decode_rows(0, header.rows, out=matrix)
         if matrix.size and not np.may_share_memory(matrix, box):
