@@ -12,9 +12,6 @@ namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-// Outputs from this size on are written past the caches: they would not stay there, and a store
-// that goes through the caches reads the line from memory first.
-inline size_t stream_bytes() { static const char*e=getenv("ZT"); return e? size_t(atof(e)*1048576) : size_t(4) << 20;}
 constexpr size_t kPanel = 1024;       // columns that are unpacked at once
 constexpr size_t kDirectPanel = 64;   // without a scratch block
 constexpr size_t kScratch = 4096;     // values of the scratch block, but four rows at least
@@ -23,9 +20,9 @@ template <class T, class Round, class Out>
 class Decoder {
  public:
   Decoder(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
-          CodeSpec spec, Matrix<Out> out)
+          CodeSpec spec, bool stream, Matrix<Out> out)
       : codes_(codes), chunk_rows_(chunk_rows), first_tile_(first_tile), scales_(scales),
-        spec_(spec), out_(out), levels_(scales.by_row ? kTileRows : out.columns) {
+        spec_(spec), out_(out), levels_(scales.by_row ? kTileRows : out.columns), stream_(stream) {
     if (scales.by_row) return;
     for (size_t c = 0; c < out.columns; ++c) {
       levels_.set(c, scales.lower[c], scales.upper[c], spec.intervals());
@@ -37,7 +34,7 @@ class Decoder {
     const size_t row_bytes = out_.columns * sizeof(Out);
     const bool dense = out_.row_stride == static_cast<ptrdiff_t>(out_.columns);
     // Rows that end within a cache line share it with the next one: short ones only if dense.
-    stream_ = unit && (dense || row_bytes >= 1024) && out_.rows * row_bytes >= stream_bytes();
+    stream_ = stream_ && unit && (dense || row_bytes >= 1024);
     direct_ = unit && !stream_ && kSame;
     // Few columns do not fill a line, and in Fortran order a line runs down its column.
     if (out_.columns < kLanes || (out_.row_stride == 1 && !unit)) {
@@ -180,30 +177,30 @@ class Decoder {
   Buffer<CodeBlock> blocks_;  // zeroed: where codes have eight bits the ninth stays so
   Buffer<T> scratch_;
   Buffer<Out> halves_, turned_;
-  bool stream_ = false, direct_ = false;
+  bool stream_, direct_ = false;
 };
 
 }  // namespace
 
-void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c,
+void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c, bool stream,
                   Matrix<float> out) {
-  Decoder<float, Keep, float>(codes, rows, tile, s, c, out).run();
+  Decoder<float, Keep, float>(codes, rows, tile, s, c, stream, out).run();
 }
-void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c,
+void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c, bool stream,
                  Matrix<float> out) {
-  Decoder<float, ToHalf, float>(codes, rows, tile, s, c, out).run();
+  Decoder<float, ToHalf, float>(codes, rows, tile, s, c, stream, out).run();
 }
-void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s, CodeSpec c,
+void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s, CodeSpec c, bool stream,
                    Matrix<double> out) {
-  Decoder<double, Keep, double>(codes, rows, tile, s, c, out).run();
+  Decoder<double, Keep, double>(codes, rows, tile, s, c, stream, out).run();
 }
 void decode_float_as_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
-                          CodeSpec c, Matrix<uint16_t> out) {
-  Decoder<float, Keep, Half>(codes, rows, tile, s, c, out).run();
+                          CodeSpec c, bool stream, Matrix<uint16_t> out) {
+  Decoder<float, Keep, Half>(codes, rows, tile, s, c, stream, out).run();
 }
 void decode_half_as_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
-                         CodeSpec c, Matrix<uint16_t> out) {
-  Decoder<float, ToHalf, Half>(codes, rows, tile, s, c, out).run();
+                         CodeSpec c, bool stream, Matrix<uint16_t> out) {
+  Decoder<float, ToHalf, Half>(codes, rows, tile, s, c, stream, out).run();
 }
 
 }  // namespace ZIPML_ISA

@@ -13,7 +13,7 @@ using Encode = void(Matrix<const T> values, Scales<T> scales, CodeSpec spec, uin
                     uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
 template <class T, class Out = T>
 using Decode = void(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
-                    CodeSpec spec, Matrix<Out> out);
+                    CodeSpec spec, bool stream, Matrix<Out> out);
 template <class T, class Out = T>
 using Take = void(const uint8_t* codes, size_t chunk_rows, const int64_t* rows, Scales<T> scales,
                   CodeSpec spec, Matrix<Out> out);
@@ -29,7 +29,8 @@ struct Kernels {
   Encode<double>* encode_double;
 
   // Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
-  // Row scales start at that tile too.
+  // Row scales start at that tile too. With `stream` values are written past the caches, where
+  // the output has rows without gaps: a store through the caches reads the line from memory first.
   Decode<float>* decode_float;
   Decode<float>* decode_half;
   Decode<double>* decode_double;

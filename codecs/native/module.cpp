@@ -86,7 +86,7 @@ void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int
 template <class T, class Out>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                   MutMat<Out> out) {
+                   MutMat<Out> out, bool stream) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t rows = out.shape(0), columns = out.shape(1);
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
@@ -98,12 +98,13 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
   if constexpr (sizeof(T) == 8) {
-    k.decode_double(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    k.decode_double(codes.data(), chunk_rows, first_tile, scales, spec, stream, m);
   } else if constexpr (sizeof(Out) == 2) {
     (half ? k.decode_half_as_half : k.decode_float_as_half)(codes.data(), chunk_rows, first_tile,
-                                                            scales, spec, m);
+                                                            scales, spec, stream, m);
   } else {
-    (half ? k.decode_half : k.decode_float)(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    (half ? k.decode_half : k.decode_float)(codes.data(), chunk_rows, first_tile, scales, spec,
+                                            stream, m);
   }
 }
 
@@ -264,13 +265,13 @@ NB_MODULE(_native, m) {
         nb::arg("row_variance").none());
   m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
   m.def("decode_f32", &decode_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
   m.def("decode_f64", &decode_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
   m.def("take_f16", &take_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out"));

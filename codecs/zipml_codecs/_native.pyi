@@ -45,6 +45,7 @@ def decode_f16(
     samples: int,
     half: bool,
     out: npt.NDArray[np.uint16],
+    stream: bool = False,
 ) -> None: ...
 def decode_f32(
     codes: _Bytes,
@@ -56,6 +57,7 @@ def decode_f32(
     samples: int,
     half: bool,
     out: _Float,
+    stream: bool = False,
 ) -> None: ...
 def decode_f64(
     codes: _Bytes,
@@ -67,6 +69,7 @@ def decode_f64(
     samples: int,
     half: bool,
     out: _Float,
+    stream: bool = False,
 ) -> None: ...
 def take_f16(
     codes: _Bytes,

@@ -20,6 +20,11 @@ __all__ = ["EncodedChunk"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
+# An array from this size on does not stay in a processor's caches while it is decoded: chunks are
+# written past them. Measured with 32 MiB of third-level cache: twice as fast for what goes to
+# memory, half as fast for what would have stayed.
+_STREAM_BYTES = 16 * 2**20
+
 
 @dataclass(frozen=True)
 class EncodedChunk:
@@ -119,7 +124,9 @@ class EncodedChunk:
         """
         start = first_tile * TILE_ROWS
         upper = self.upper if self.lower is not None else self.upper[start : start + rows]
-        place = {"first_tile": first_tile, "upper": upper}
+        place: dict[str, Any] = {"first_tile": first_tile, "upper": upper}
+        if out is not None and _owner_bytes(out) >= _STREAM_BYTES:
+            place["stream"] = True
         return self._decode("decode", (rows, self.header.columns), dtype, out, place)
 
     def take(
@@ -236,3 +243,10 @@ class EncodedChunk:
                 f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
                 f"declares {tuple(shape)} of float{8 * item_size}"
             )
+
+
+def _owner_bytes(array: npt.NDArray[Any]) -> int:
+    """Size of the array that this is a view of: a chunk decoded into its place in a large one."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.nbytes
