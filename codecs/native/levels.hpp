@@ -42,10 +42,14 @@ class Levels {
     unscale[i] = T(1) / grid.factor;
     lower[i] = lower_bound;
     upper[i] = upper_bound;
-    // Most grids need no care: there is nothing to scale, and the lowest level is no negative
-    // zero, which the sum with 0 * step would make positive.
+    // Most grids need no care: there is nothing to scale; half a level is exact; no level but the
+    // last can lie above the upper bound (levels do not fall: the last but one tells); and the
+    // lowest is no negative zero, which the sum with 0 * step would make positive.
     const bool zero = lower_bound == T(0) && upper_bound == T(0);
-    plain_[i] = (grid.factor == T(1) || zero) &&
+    const bool halved = (lower_bound == T(0) || std::fabs(lower_bound) > T(1e-30)) &&
+                        (upper_bound == T(0) || std::fabs(upper_bound) > T(1e-30));
+    plain_[i] = (grid.factor == T(1) || zero) && halved &&
+                grid.lo + T(intervals - 1) * grid.step <= grid.hi &&
                 !(lower_bound == T(0) && std::signbit(lower_bound));
   }
 
@@ -75,12 +79,20 @@ struct GridLine {
     }
   }
 
-  template <bool Lanes, bool Plain>
+  // Of two samples, plain grids give half a level each, whose sum is the mean.
+  template <bool Lanes, bool Plain, int Samples>
   ZIPML_INLINE void load(const Levels<T>& levels, size_t g) {
     get<Lanes>(levels.lo + g, lo);
     get<Lanes>(levels.hi + g, hi);
     get<Lanes>(levels.step + g, step);
-    if (Plain) return;
+    if (Plain) {
+      for (size_t k = 0; k < Line<T>::kParts && Samples == 2; ++k) {
+        lo.part[k] *= T(0.5);
+        hi.part[k] *= T(0.5);
+        step.part[k] *= T(0.5);
+      }
+      return;
+    }
     get<Lanes>(levels.factor + g, factor);
     get<Lanes>(levels.unscale + g, unscale);
     get<Lanes>(levels.lower + g, lower);
@@ -139,7 +151,7 @@ ZIPML_INLINE void lines_of(const uint8_t* codes, const uint8_t* ninth, size_t li
   Line<T> code, value, other_code, other;
   for (size_t i = 0; i < lines; ++i) {
     if (i == 0 || LineStep != 0) {
-      grid.template load<LaneStep != 0, Plain>(levels, first + i * LineStep);
+      grid.template load<LaneStep != 0, Plain, Samples>(levels, first + i * LineStep);
     }
     Codes z = load_codes(codes + i * kLanes);
     if (Samples == 1) {
@@ -155,7 +167,8 @@ ZIPML_INLINE void lines_of(const uint8_t* codes, const uint8_t* ninth, size_t li
       levels_of<T, Round, Plain, Byte>(low, top, grid, code, value);
       levels_of<T, Round, Plain, Byte>(high, top, grid, other_code, other);
       for (size_t k = 0; k < Line<T>::kParts; ++k) {
-        other.part[k] = (value.part[k] + other.part[k]) * T(0.5);  // plain: exact if one level
+        other.part[k] += value.part[k];
+        if (!Plain) other.part[k] *= T(0.5);
       }
       if (Plain) {
         value = other;

@@ -107,14 +107,12 @@ ZIPML_INLINE bool masked_levels(Codes codes, uint8_t top, const Line<T>& lo, con
   for (size_t k = 0; k < Line<T>::kParts; ++k) {
     const auto sum = lo.part[k], most = hi.part[k], product = out.part[k] * step.part[k];
     using V = typename Line<T>::Vector;
-    V least_of;
     if constexpr (sizeof(T) == 4) {
-      least_of = (V)_mm512_mask_add_ps((__m512)most, below, (__m512)sum, (__m512)product);
+      out.part[k] = (V)_mm512_mask_add_ps((__m512)most, below, (__m512)sum, (__m512)product);
     } else {
       const __mmask8 these = static_cast<__mmask8>(below >> (8 * k));
-      least_of = (V)_mm512_mask_add_pd((__m512d)most, these, (__m512d)sum, (__m512d)product);
+      out.part[k] = (V)_mm512_mask_add_pd((__m512d)most, these, (__m512d)sum, (__m512d)product);
     }
-    out.part[k] = least_of < most ? least_of : most;
   }
   return true;
 #else
