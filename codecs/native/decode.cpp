@@ -78,7 +78,8 @@ class Decoder {
         }
         const size_t some = direct_ ? rows : greatest<size_t>(4, kScratch / width);
         for (size_t r0 = 0; r0 < rows; r0 += some) {
-          panel_of_values(part(out_, t * kTileRows + r0, least(some, rows - r0), c0, width), r0, c0);
+          const size_t count = least(some, rows - r0);
+          panel_of_values(part(out_, t * kTileRows + r0, count, c0, width), r0, c0);
         }
       }
     }
@@ -182,16 +183,16 @@ class Decoder {
 
 }  // namespace
 
-void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c, bool stream,
-                  Matrix<float> out) {
+void decode_float(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+                  CodeSpec c, bool stream, Matrix<float> out) {
   Decoder<float, Keep, float>(codes, rows, tile, s, c, stream, out).run();
 }
-void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s, CodeSpec c, bool stream,
-                 Matrix<float> out) {
+void decode_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,
+                 CodeSpec c, bool stream, Matrix<float> out) {
   Decoder<float, ToHalf, float>(codes, rows, tile, s, c, stream, out).run();
 }
-void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s, CodeSpec c, bool stream,
-                   Matrix<double> out) {
+void decode_double(const uint8_t* codes, size_t rows, size_t tile, Scales<double> s,
+                   CodeSpec c, bool stream, Matrix<double> out) {
   Decoder<double, Keep, double>(codes, rows, tile, s, c, stream, out).run();
 }
 void decode_float_as_half(const uint8_t* codes, size_t rows, size_t tile, Scales<float> s,

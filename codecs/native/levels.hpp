@@ -33,6 +33,8 @@ class Levels {
     std::memset(plain_.data(), 1, padded);
   }
 
+  ZIPML_INLINE ~Levels() {}  // inlined for sure, see isa.hpp
+
   ZIPML_INLINE void set(size_t i, T lower_bound, T upper_bound, int32_t intervals) {
     const Grid<T> grid(lower_bound, upper_bound, intervals);
     lo[i] = grid.lo;
@@ -100,8 +102,8 @@ struct GridLine {
   }
 };
 
-// Codes from `top` on, which read as `top`, for up to seven bits: become 255. The upper bound then
-// lies below lo + 255 step and is taken as the lesser of the two; that saves a comparison of floats.
+// For up to seven bits: codes from `top` on, which read as `top`, become 255. The upper bound then
+// lies below lo + 255 step and is the lesser of the two: that saves a comparison of floats.
 ZIPML_INLINE Codes top_to_last(Codes z, uint8_t top) {
   typedef int8_t Signed __attribute__((vector_size(kLanes)));
   // Signed comparisons are what processors have. A code of 128 needs no change: top is 127.

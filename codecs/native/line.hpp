@@ -26,14 +26,15 @@ template <class T>
 struct Line {
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
   static constexpr size_t kParts = kLanes * sizeof(T) / kVectorBytes;
+  static constexpr size_t kPartLanes = kLanes / kParts;
   Vector part[kParts];
 
   // Vector by vector: a copy of all of them goes through memory.
   ZIPML_INLINE void load(const T* from) {
-    for (size_t k = 0; k < kParts; ++k) std::memcpy(part + k, from + k * (kLanes / kParts), kVectorBytes);
+    for (size_t k = 0; k < kParts; ++k) std::memcpy(part + k, from + k * kPartLanes, kVectorBytes);
   }
   ZIPML_INLINE void store(T* to) const {
-    for (size_t k = 0; k < kParts; ++k) std::memcpy(to + k * (kLanes / kParts), part + k, kVectorBytes);
+    for (size_t k = 0; k < kParts; ++k) std::memcpy(to + k * kPartLanes, part + k, kVectorBytes);
   }
   ZIPML_INLINE void fill(T x) {
     for (size_t k = 0; k < kParts; ++k) part[k] = x - Vector{};

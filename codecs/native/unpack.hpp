@@ -125,7 +125,9 @@ ZIPML_INLINE void rows_of_any_field(const uint8_t* in, size_t slots, int shift, 
 }
 
 // The codes of columns c0 to c0 + 15, all of which the tile has.
-static __attribute__((noinline)) void unpack_rows(const TileBytes& tile, size_t c0, CodeBlock& block) {
+[[maybe_unused]] static __attribute__((noinline)) void unpack_rows(const TileBytes& tile,
+                                                                   size_t c0,
+                                                                   CodeBlock& block) {
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
                  [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const uint8_t* in = tile.bytes + base + c0 * (tile.slots * static_cast<size_t>(width) / 8);
