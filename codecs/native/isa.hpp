@@ -27,7 +27,7 @@ class Buffer {
   explicit Buffer(size_t size) { reset(size); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { std::free(data_); }
+  __attribute__((always_inline)) ~Buffer() { std::free(data_); }
 
   void reset(size_t size) {
     std::free(data_);

@@ -11,9 +11,12 @@ namespace zipml {
 template <class T>
 using Encode = void(Matrix<const T> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
                     uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
-template <class T>
+template <class T, class Out = T>
 using Decode = void(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
-                    CodeSpec spec, Matrix<T> out);
+                    CodeSpec spec, bool stream, Matrix<Out> out);
+template <class T, class Out = T>
+using Take = void(const uint8_t* codes, size_t chunk_rows, const int64_t* rows, Scales<T> scales,
+                  CodeSpec spec, Matrix<Out> out);
 
 struct Kernels {
   const char* name;
@@ -26,10 +29,21 @@ struct Kernels {
   Encode<double>* encode_double;
 
   // Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
-  // Row scales start at that tile too.
+  // Row scales start at that tile too. With `stream` values are written past the caches, where
+  // the output has rows without gaps: a store through the caches reads the line from memory first.
   Decode<float>* decode_float;
   Decode<float>* decode_half;
   Decode<double>* decode_double;
+  // To halves, given by their bits.
+  Decode<float, uint16_t>* decode_float_as_half;
+  Decode<float, uint16_t>* decode_half_as_half;
+
+  // Decodes out.rows rows of a chunk, of the given numbers. Row scales are those of the chunk.
+  Take<float>* take_float;
+  Take<float>* take_half;
+  Take<double>* take_double;
+  Take<float, uint16_t>* take_float_as_half;
+  Take<float, uint16_t>* take_half_as_half;
 
   // Mini-batch SGD over `count` tiles in the given order.
   SgdResult (*sgd)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,

@@ -82,10 +82,11 @@ void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int
   }
 }
 
-template <class T>
+// Out is T, or the bits of halves.
+template <class T, class Out>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                   MutMat<T> out) {
+                   MutMat<Out> out, bool stream) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t rows = out.shape(0), columns = out.shape(1);
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
@@ -93,14 +94,45 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
   require(codes.shape(0) == codes_size(chunk_rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
-  const Matrix<T> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
+  const Matrix<Out> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
+  const Kernels& k = kernels();
   nb::gil_scoped_release release;
   if constexpr (sizeof(T) == 8) {
-    kernels().decode_double(codes.data(), chunk_rows, first_tile, scales, spec, m);
-  } else if (half) {
-    kernels().decode_half(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    k.decode_double(codes.data(), chunk_rows, first_tile, scales, spec, stream, m);
+  } else if constexpr (sizeof(Out) == 2) {
+    (half ? k.decode_half_as_half : k.decode_float_as_half)(codes.data(), chunk_rows, first_tile,
+                                                            scales, spec, stream, m);
   } else {
-    kernels().decode_float(codes.data(), chunk_rows, first_tile, scales, spec, m);
+    (half ? k.decode_half : k.decode_float)(codes.data(), chunk_rows, first_tile, scales, spec,
+                                            stream, m);
+  }
+}
+
+template <class T, class Out>
+void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
+                 std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
+                 MutMat<Out> out) {
+  const CodeSpec spec = code_spec(bits, samples);
+  const size_t columns = out.shape(1);
+  require(rows.shape(0) == out.shape(0), "the output needs one row for each row asked for");
+  require(codes.shape(0) == codes_size(chunk_rows, columns, spec.stored_bits()),
+          "the code buffer has the wrong size");
+  // A copy is what is checked and used: another thread may write to the caller's.
+  const std::vector<int64_t> chosen(rows.data(), rows.data() + rows.shape(0));
+  for (const int64_t row : chosen) {
+    require(row >= 0 && static_cast<uint64_t>(row) < chunk_rows, "a row lies outside of the chunk");
+  }
+  const Scales<T> scales = make_scales<T>(lower, upper, chunk_rows, columns);
+  const Matrix<Out> m{out.data(), chosen.size(), columns, out.stride(0), out.stride(1)};
+  const Kernels& k = kernels();
+  nb::gil_scoped_release release;
+  if constexpr (sizeof(T) == 8) {
+    k.take_double(codes.data(), chunk_rows, chosen.data(), scales, spec, m);
+  } else if constexpr (sizeof(Out) == 2) {
+    (half ? k.take_half_as_half : k.take_float_as_half)(codes.data(), chunk_rows, chosen.data(),
+                                                        scales, spec, m);
+  } else {
+    (half ? k.take_half : k.take_float)(codes.data(), chunk_rows, chosen.data(), scales, spec, m);
   }
 }
 
@@ -285,11 +317,23 @@ NB_MODULE(_native, m) {
         nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
         nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
         nb::arg("row_variance").none());
-  m.def("decode_f32", &decode_values<float>, nb::arg("codes"), nb::arg("chunk_rows"),
+  m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+  m.def("decode_f32", &decode_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+  m.def("decode_f64", &decode_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+  m.def("take_f16", &take_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out"));
-  m.def("decode_f64", &decode_values<double>, nb::arg("codes"), nb::arg("chunk_rows"),
-        nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+  m.def("take_f32", &take_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+  m.def("take_f64", &take_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
+        nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out"));
 
   m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {

@@ -11,6 +11,10 @@ Encode<float> encode_float, encode_half;
 Encode<double> encode_double;
 Decode<float> decode_float, decode_half;
 Decode<double> decode_double;
+Decode<float, uint16_t> decode_float_as_half, decode_half_as_half;
+Take<float> take_float, take_half;
+Take<double> take_double;
+Take<float, uint16_t> take_float_as_half, take_half_as_half;
 
 SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
               const SgdOptions& options, SgdState state);

@@ -38,6 +38,18 @@ def encode_f64(
     variance: npt.NDArray[np.uint64] | None,
     row_variance: npt.NDArray[np.float64] | None,
 ) -> None: ...
+def decode_f16(
+    codes: _Bytes,
+    chunk_rows: int,
+    first_tile: int,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: npt.NDArray[np.uint16],
+    stream: bool = False,
+) -> None: ...
 def decode_f32(
     codes: _Bytes,
     chunk_rows: int,
@@ -48,11 +60,46 @@ def decode_f32(
     samples: int,
     half: bool,
     out: _Float,
+    stream: bool = False,
 ) -> None: ...
 def decode_f64(
     codes: _Bytes,
     chunk_rows: int,
     first_tile: int,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: _Float,
+    stream: bool = False,
+) -> None: ...
+def take_f16(
+    codes: _Bytes,
+    chunk_rows: int,
+    rows: npt.NDArray[np.int64],
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: npt.NDArray[np.uint16],
+) -> None: ...
+def take_f32(
+    codes: _Bytes,
+    chunk_rows: int,
+    rows: npt.NDArray[np.int64],
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    half: bool,
+    out: _Float,
+) -> None: ...
+def take_f64(
+    codes: _Bytes,
+    chunk_rows: int,
+    rows: npt.NDArray[np.int64],
     lower: _Float | None,
     upper: _Float,
     bits: int,

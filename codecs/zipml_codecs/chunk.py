@@ -1,4 +1,4 @@
-"""One chunk of an array to encoded bytes and back: the face that both codecs share.
+"""One chunk of an array to encoded bytes: with `EncodedChunk`, the face that both codecs share.
 
 This module finds the scales, refuses what cannot be quantised and lays out the bytes; the native
 core rounds, packs and unpacks. It knows nothing of Zarr.
@@ -7,19 +7,16 @@ core rounds, packs and unpacks. It knows nothing of Zarr.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from .errors import ChunkError, ValueRefusedError
-from .header import LARGEST, ChunkHeader, matrix_shape
-from .quantizer import TILE_ROWS, Quantizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from .encoded import EncodedChunk
+from .errors import ValueRefusedError
+from .header import ChunkHeader, matrix_shape
+from .quantizer import Quantizer
 
 __all__ = ["EncodedChunk", "encode_chunk"]
 
@@ -276,124 +273,3 @@ def _content_hash(matrix: FloatArray) -> int:
     data = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("<"))
     digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
-
-
-@dataclass(frozen=True)
-class EncodedChunk:
-    """A checked view of encoded bytes; nothing is copied or unpacked.
-
-    Attributes
-    ----------
-    header : ChunkHeader
-    lower : (columns,) array or None
-        Lower bounds; None for row scales.
-    upper : (columns,) or (rows,) array
-        Upper bounds, or the scale of each row.
-    variance_table : (columns,) uint64 or float64
-        Sums behind `variance`, as stored: exact integers for column scales.
-    codes : uint8 array
-        The packed codes.
-    """
-
-    header: ChunkHeader
-    lower: FloatArray | None
-    upper: FloatArray
-    variance_table: npt.NDArray[Any]
-    codes: npt.NDArray[np.uint8]
-
-    @classmethod
-    def parse(cls, data: Buffer) -> EncodedChunk:
-        """Check encoded bytes and view their parts.
-
-        Raises
-        ------
-        ChunkError
-            The bytes are not a whole, valid chunk.
-        """
-        view = memoryview(data).cast("B")
-        header = ChunkHeader.parse(view)
-        raw = np.frombuffer(view, np.uint8)
-        by_row = header.quantizer.by_row
-        dtype = np.dtype("<f8" if header.item_size == 8 else "<f4")
-        count = header.rows if by_row else 2 * header.columns
-        start = header.tables_offset
-        stored = raw[start : start + count * dtype.itemsize].tobytes()  # aligned copies
-        tables = np.frombuffer(stored, dtype)
-        start = header.variance_offset
-        variance = raw[start : start + 8 * header.columns].tobytes()
-        low = None if by_row else tables[: header.columns]
-        high = tables if by_row else tables[header.columns :]
-        ordered = (high >= 0).all() if low is None else (low <= high).all()
-        if not (np.isfinite(tables).all() and ordered):
-            raise ChunkError("the chunk's scales are not finite and in order")
-        if tables.size and np.abs(tables).max() > LARGEST[header.item_size]:
-            raise ChunkError(f"the chunk's scales are no float{8 * header.item_size}")
-        return cls(
-            header=header,
-            lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
-            upper=high.astype(dtype.newbyteorder("="), copy=False),
-            variance_table=np.frombuffer(variance, "<f8" if by_row else "<u8"),
-            codes=raw[header.codes_offset :],
-        )
-
-    @property
-    def variance(self) -> npt.NDArray[np.float64]:
-        """Rounding variance of one sample of each column, averaged over the stored rows.
-
-        The mean of (right level - value) (value - left level), in squared units of the values.
-        """
-        rows = max(self.header.rows, 1)
-        if self.lower is None:
-            return np.asarray(self.variance_table, np.float64) / rows
-        with np.errstate(over="ignore", invalid="ignore"):  # of float64 bounds beyond 1e154
-            span = np.asarray(self.upper, np.float64) - self.lower
-            step = span / self.header.quantizer.intervals
-            return self.variance_table / 2.0**32 / rows * step**2
-
-    def decode_rows(self, first_tile: int, rows: int) -> FloatArray:
-        """Decode `rows` stored rows from tile `first_tile` of the chunk on: (rows, columns)."""
-        header = self.header
-        out = np.empty((rows, header.columns), self.upper.dtype)
-        if out.size:
-            decode = _native.decode_f64 if header.item_size == 8 else _native.decode_f32
-            start = first_tile * TILE_ROWS
-            decode(
-                codes=self.codes,
-                chunk_rows=header.rows,
-                first_tile=first_tile,
-                lower=self.lower,
-                upper=self.upper if self.lower is not None else self.upper[start : start + rows],
-                bits=header.quantizer.bits,
-                samples=header.quantizer.samples,
-                half=header.item_size == 2,
-                out=out,
-            )
-        return out
-
-    def decode(self) -> FloatArray:
-        """Decode the whole chunk, in the shape, dtype and memory order that was encoded."""
-        header = self.header
-        matrix = self.decode_rows(0, header.rows)
-        dtype = np.dtype(f"f{header.item_size}").newbyteorder(">" if header.big_endian else "=")
-        order = "F" if header.fortran else "C"
-        box = matrix.reshape(header.box)
-        if header.box == header.shape:
-            return np.asarray(box, dtype=dtype, order=order)  # type: ignore[call-overload,no-any-return]
-        out = np.full(header.shape, header.tail, dtype, order=order)  # type: ignore[call-overload]
-        out[tuple(slice(0, n) for n in header.box)] = box
-        return out  # type: ignore[no-any-return]
-
-    def require_shape(self, shape: tuple[int, ...], item_size: int) -> None:
-        """Check that the chunk decodes to what its array declares.
-
-        Raises
-        ------
-        ChunkError
-            Another shape or precision: the chunk belongs to another array.
-        """
-        header = self.header
-        if header.shape != tuple(shape) or header.item_size != item_size:
-            raise ChunkError(
-                f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
-                f"declares {tuple(shape)} of float{8 * item_size}"
-            )
