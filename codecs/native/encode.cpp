@@ -1,123 +1,130 @@
 // Stochastic quantisation and packing of one chunk.
 
+#include <type_traits>
+
+#include "encode_block.hpp"
 #include "native.hpp"
-#include "grid.hpp"
-#include "philox.hpp"
+#include "pack_lanes.hpp"
+#include "philox_lanes.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-// Columns that are brought into cache together: a row-major tile is read by whole cache lines.
-constexpr size_t kColumnBlock = 16;
+ZIPML_INLINE float as_working(float x) { return x; }
+ZIPML_INLINE double as_working(double x) { return x; }
+ZIPML_INLINE float as_working(uint8_t x) { return static_cast<float>(x); }
+ZIPML_INLINE float as_working(RawHalf x) { return half_to_float(x.bits); }
 
-ZIPML_INLINE uint16_t one_sample(int32_t position, uint16_t draw) {
-  const int32_t p = position & 0xFFFF;
-  return static_cast<uint16_t>((position >> 16) + (draw < p));
+// Where the rows of a block can be read as they lie, else null.
+template <class T, class In>
+ZIPML_INLINE const T* in_place(const In* values, ptrdiff_t column_stride) {
+  if constexpr (std::is_same_v<T, In>) return column_stride == 1 ? values : nullptr;
+  return nullptr;
 }
 
-// The sum of two independent samples from one draw: P(2 up) = p^2 (to 2^-16), and the two
-// thresholds add up to exactly 2 p, so that the mean stays unbiased to the last bit.
-ZIPML_INLINE uint16_t two_samples(int32_t position, uint16_t draw) {
-  const int32_t p = position & 0xFFFF;
-  const int32_t both = static_cast<int32_t>((static_cast<uint32_t>(p) * static_cast<uint32_t>(p)) >> 16);
-  const int32_t any = 2 * p - both;
-  return static_cast<uint16_t>(2 * (position >> 16) + (draw < both) + (draw < any));
-}
-
-ZIPML_INLINE void round_column(const int32_t position[64], size_t rows, int samples,
-                               const uint16_t draws[64], uint16_t codes[64]) {
-  if (samples == 1) {
-    for (size_t r = 0; r < 64; ++r) codes[r] = one_sample(position[r], draws[r]);
+// Copies a part of the matrix to a block of whole rows, in the type that the arithmetic takes.
+template <class In, class T>
+ZIPML_INLINE void gather(Matrix<const In> values, size_t row, size_t rows, size_t column,
+                         size_t columns, T block[kTileRows][kLanes]) {
+  const In* from = values.data + static_cast<ptrdiff_t>(row) * values.row_stride +
+                   static_cast<ptrdiff_t>(column) * values.column_stride;
+  if (values.column_stride == 1 && columns == kLanes) {
+    for (size_t r = 0; r < rows; ++r, from += values.row_stride) {
+      for (size_t c = 0; c < kLanes; ++c) block[r][c] = as_working(from[c]);
+    }
   } else {
-    for (size_t r = 0; r < 64; ++r) codes[r] = two_samples(position[r], draws[r]);
-  }
-  for (size_t r = rows; r < 64; ++r) codes[r] = 0;
-}
-
-ZIPML_INLINE uint64_t variance_units(const int32_t position[64], size_t rows) {
-  uint64_t sum = 0;
-  for (size_t r = 0; r < rows; ++r) {
-    const uint32_t p = static_cast<uint32_t>(position[r]) & 0xFFFFu;
-    sum += p * (65536u - p);
-  }
-  return sum;
-}
-
-template <class T, class Round>
-ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec spec,
-                             uint64_t seed, uint64_t first_tile, uint8_t* codes,
-                             uint64_t* variance, double* row_variance) {
-  const int stored = spec.stored_bits();
-  const PhiloxKey key(seed);
-  const size_t grid_count = scales.by_row ? values.rows : values.columns;
-  Buffer<Grid<T, Round>> grids(grid_count);
-  for (size_t g = 0; g < grid_count; ++g) {
-    const T upper = scales.upper[g];
-    grids[g] = Grid<T, Round>(scales.by_row ? T(0) - upper : scales.lower[g], upper, spec.intervals());
-  }
-  if (variance) std::memset(variance, 0, values.columns * sizeof(uint64_t));
-  if (row_variance) std::memset(row_variance, 0, values.columns * sizeof(double));
-
-  T block[kColumnBlock][kTileRows] = {};
-  for (size_t t = 0; t < tile_count(values.rows); ++t) {
-    const size_t rows = rows_in_tile(values.rows, t);
-    const size_t slots = slots_in_tile(rows);
-    uint8_t* tile = codes + tile_offset(t, values.columns, stored);
-    for (size_t c0 = 0; c0 < values.columns; c0 += kColumnBlock) {
-      const size_t width = least(kColumnBlock, values.columns - c0);
-      for (size_t r = 0; r < rows; ++r) {
-        const T* row = values.data + static_cast<ptrdiff_t>(t * kTileRows + r) * values.row_stride +
-                       static_cast<ptrdiff_t>(c0) * values.column_stride;
-        for (size_t c = 0; c < width; ++c) {
-          block[c][r] = row[static_cast<ptrdiff_t>(c) * values.column_stride];
-        }
-      }
-      alignas(64) uint16_t draws[kColumnBlock][kTileRows];
-      quantize_draws(key, first_tile + t, static_cast<uint32_t>(c0), draws);
-      for (size_t c = 0; c < width; ++c) {
-        alignas(64) int32_t position[64];
-        alignas(64) uint16_t packed[64];
-        if (scales.by_row) {
-          const Grid<T, Round>* grid = grids.data() + t * kTileRows;
-          double sum = 0;
-          for (size_t r = 0; r < rows; ++r) {
-            position[r] = grid[r].position(block[c][r]);
-            const double p = (position[r] & 0xFFFF) * 0x1p-16;
-            const double step = static_cast<double>(grid[r].step) / grid[r].factor;
-            sum += p > 0 ? p * (1.0 - p) * step * step : 0.0;  // the step may be infinite
-          }
-          for (size_t r = rows; r < 64; ++r) position[r] = 0;
-          if (row_variance) row_variance[c0 + c] += sum;
-        } else {
-          const Grid<T, Round> grid = grids[c0 + c];
-          if (grid.factor == T(1)) {
-            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<false>(block[c][r]);
-          } else {
-            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<true>(block[c][r]);
-          }
-          if (variance) variance[c0 + c] += variance_units(position, rows);
-        }
-        round_column(position, rows, spec.samples, draws[c], packed);
-        pack_column(packed, slots, stored, values.columns, c0 + c, tile);
-      }
+    for (size_t c = 0; c < columns; ++c, from += values.column_stride) {
+      const In* at = from;
+      for (size_t r = 0; r < rows; ++r, at += values.row_stride) block[r][c] = as_working(*at);
     }
   }
 }
 
+template <class In, class T, class Round>
+ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
+                             uint64_t first_tile, uint8_t* codes, uint64_t* variance,
+                             double* row_variance) {
+  const int stored = spec.stored_bits();
+  const size_t columns = values.columns;
+  const RoundKeys keys(seed);
+  GridTable<T> grids;
+  grids.fill(scales, scales.by_row ? values.rows : columns, spec.intervals(), Round());
+  if (variance) std::memset(variance, 0, columns * sizeof(uint64_t));
+  if (row_variance) std::memset(row_variance, 0, columns * sizeof(double));
+
+  alignas(64) T block[kTileRows][kLanes] = {};
+  alignas(64) Words words[32];
+  bool within = true;
+  for (size_t t = 0; t < tile_count(values.rows); ++t) {
+    const size_t rows = rows_in_tile(values.rows, t);
+    uint8_t* tile = codes + tile_offset(t, columns, stored);
+    const In* start = values.data + static_cast<ptrdiff_t>(t * kTileRows) * values.row_stride;
+    const In* next_tile = start + static_cast<ptrdiff_t>(kTileRows) * values.row_stride;
+    for (size_t c0 = 0; c0 < columns; c0 += kLanes) {
+      const size_t width = least(kLanes, columns - c0);
+      const T* from = width == kLanes && rows == kTileRows
+                          ? in_place<T>(start + c0, values.column_stride) : nullptr;
+      ptrdiff_t stride = values.row_stride;
+      const void* ahead = c0 + 2 * kLanes <= columns ? start + c0 + kLanes : next_tile;
+      if (!from) {
+        gather(values, t * kTileRows, rows, c0, width, block);
+        // What a tile lacks takes the lowest level, whose code is zero and does not vary.
+        for (size_t r = rows; r < kTileRows; ++r) {
+          for (size_t c = 0; c < kLanes; ++c) block[r][c] = scales.by_row ? T(0) : grids.lower[c0 + c];
+        }
+        for (size_t r = 0; r < rows; ++r) {
+          for (size_t c = width; c < kLanes; ++c) block[r][c] = T(0);
+        }
+        from = block[0];
+        stride = kLanes;
+        ahead = from;
+      }
+      draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
+      const auto round = [&](auto extreme, auto by_row) {
+        constexpr bool kExtreme = decltype(extreme)::value, kByRow = decltype(by_row)::value;
+        return round_block<T, Round, kExtreme, kByRow>(
+            from, stride, static_cast<const char*>(ahead), grids, kByRow ? t * kTileRows : c0,
+            spec.samples, words, width, variance ? variance + c0 : nullptr,
+            row_variance ? row_variance + c0 : nullptr);
+      };
+      if (scales.by_row) {
+        const bool extreme = grids.extreme(t * kTileRows, kTileRows);
+        within &= extreme ? round(Yes(), Yes()) : round(No(), Yes());
+      } else {
+        within &= grids.extreme(c0, kLanes) ? round(Yes(), No()) : round(No(), No());
+      }
+      if (rows == kTileRows) {
+        pack_block(words, stored, columns, c0, width, tile);
+      } else {
+        pack_ragged_block(words, rows, stored, columns, c0, width, tile);
+      }
+    }
+  }
+  return within;
+}
+
 }  // namespace
 
-void encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
-                               uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<float, Keep>(v, s, c, seed, tile, out, var, row_var);
+bool encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                  uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<float, float, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
-void encode_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
-                              uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
+bool encode_float_to_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
+                          uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<float, float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
 }
-void encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
-                                uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<double, Keep>(v, s, c, seed, tile, out, var, row_var);
+bool encode_half(Matrix<const RawHalf> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                 uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<RawHalf, float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
+}
+bool encode_byte(Matrix<const uint8_t> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                 uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<uint8_t, float, Keep>(v, s, c, seed, tile, out, var, row_var);
+}
+bool encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
+                   uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<double, double, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
 
 }  // namespace ZIPML_ISA

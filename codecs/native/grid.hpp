@@ -27,6 +27,19 @@ inline float round_to_half(float x) {
   return x;
 }
 
+// The float of a binary16 number, without a branch.
+ZIPML_INLINE float half_to_float(uint16_t half) {
+  const uint32_t magnitude = (half & 0x7FFFu) << 13, sign = (half & 0x8000u) << 16;
+  // The exponent is moved by a product, which is exact and makes subnormal halves normal floats.
+  float x, special;
+  std::memcpy(&x, &magnitude, 4);
+  x *= 0x1p112f;
+  const uint32_t infinite = magnitude | 0x7F800000u;  // infinity, or NaN
+  std::memcpy(&special, &infinite, 4);
+  x = (half & 0x7C00u) == 0x7C00u ? special : x;
+  return sign ? -x : x;
+}
+
 struct Keep {
   template <class T>
   static T level(T x) { return x; }
@@ -84,31 +97,6 @@ struct Grid {
   ZIPML_INLINE T level(int32_t code) const {
     const T inner = code >= intervals ? upper : scaled_level(code) / factor;
     return code <= 0 ? lower : inner;
-  }
-
-  // Position of a value: base code << 16 | probability of rounding up in units of 2^-16. The
-  // probability is the share of the interval between the two levels as they are, rounded to the
-  // array's precision, and not of the nominal step: the expectation is then the value itself.
-  template <bool Extreme>
-  ZIPML_INLINE int32_t position(T value) const {
-    const T x = Extreme ? value * factor : value;
-    // The comparisons are written so that a NaN, which callers refuse beforehand, is harmless.
-    T code = std::rint((x - lo) * inverse);
-    code = code >= T(0) ? code : T(0);
-    code = code <= T(intervals) ? code : T(intervals);
-    const T near = scaled_level<Extreme>(code);
-    const T side = x >= near ? T(1) : T(-1);
-    T share = (x - near) / (scaled_level<Extreme>(code + side) - near);
-    share = share >= T(0) ? share : T(0);  // 0 / 0 where levels coincide
-    share = share <= T(1) ? share : T(1);
-    const T units = std::rint(share * T(65536)) * side;
-    const int32_t p = (static_cast<int32_t>(code) << 16) + static_cast<int32_t>(units);
-    const int32_t top = intervals << 16;
-    return p < 0 ? 0 : p > top ? top : p;
-  }
-
-  ZIPML_INLINE int32_t position(T value) const {
-    return factor == T(1) ? position<false>(value) : position<true>(value);
   }
 };
 

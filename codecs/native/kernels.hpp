@@ -8,8 +8,8 @@
 
 namespace zipml {
 
-template <class T>
-using Encode = void(Matrix<const T> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
+template <class In, class T>
+using Encode = bool(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
                     uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
 template <class T>
 using Decode = void(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
@@ -20,10 +20,13 @@ struct Kernels {
 
   // Quantises and packs. `variance` receives per column the sum over rows of p (2^16 - p), p the
   // probability of rounding up in units of 2^-16 (exact); for row scales, `row_variance` receives
-  // the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Halves travel as floats.
-  Encode<float>* encode_float;
-  Encode<float>* encode_half;
-  Encode<double>* encode_double;
+  // the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Returns false where a value is not a
+  // number or lies outside of its bounds: what has been written then is to be thrown away.
+  Encode<float, float>* encode_float;
+  Encode<float, float>* encode_float_to_half;  // levels are halves, values need not be
+  Encode<RawHalf, float>* encode_half;
+  Encode<uint8_t, float>* encode_byte;
+  Encode<double, double>* encode_double;
 
   // Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
   // Row scales start at that tile too.

@@ -7,8 +7,10 @@
 namespace zipml {
 namespace ZIPML_ISA {
 
-Encode<float> encode_float, encode_half;
-Encode<double> encode_double;
+Encode<float, float> encode_float, encode_float_to_half;
+Encode<RawHalf, float> encode_half;
+Encode<uint8_t, float> encode_byte;
+Encode<double, double> encode_double;
 Decode<float> decode_float, decode_half;
 Decode<double> decode_double;
 

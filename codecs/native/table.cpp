@@ -12,7 +12,9 @@ namespace ZIPML_ISA {
 extern const Kernels kKernels = {
     ZIPML_NAME(ZIPML_ISA),
     &encode_float,
+    &encode_float_to_half,
     &encode_half,
+    &encode_byte,
     &encode_double,
     &decode_float,
     &decode_half,

@@ -6,6 +6,7 @@ core rounds, packs and unpacks. It knows nothing of Zarr.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,11 @@ def _encode_matrix(
     by_row = header.quantizer.by_row
     variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
     if matrix.size:
-        encode = _native.encode_f64 if matrix.dtype == np.float64 else _native.encode_f32
+        encode: Any = _native.encode_f32
+        if matrix.dtype == np.float64:
+            encode = _native.encode_f64
+        else:
+            encode = functools.partial(encode, half=header.item_size == 2)
         encode(
             values=matrix,
             lower=low,
@@ -122,7 +127,6 @@ def _encode_matrix(
             samples=header.quantizer.samples,
             seed=header.quantizer.seed,
             first_tile=header.first_tile,
-            half=header.item_size == 2,
             codes=buffer[header.codes_offset :],
             variance=None if by_row else variance,
             row_variance=variance if by_row else None,

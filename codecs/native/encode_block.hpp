@@ -1,0 +1,207 @@
+// Rounding of one block: the 64 rows of a tile in kLanes columns.
+#pragma once
+
+#include "core.hpp"
+#include "lanes.hpp"
+
+namespace zipml {
+namespace ZIPML_ISA {
+namespace {
+
+// Grids as arrays, one entry a column (or a row, for row scales), with room for a whole block or
+// tile at the end. Entries beyond the last, and columns of a single value, whose level is sure,
+// have nothing but zeros behind their bounds: that takes no arithmetic that could overflow.
+template <class T>
+struct GridTable {
+  Buffer<T> lower, upper;                   // as given
+  Buffer<T> lo, hi, step, inverse, factor;  // see Grid
+  Buffer<double> step_as_read;              // for row scales: step / factor
+  T top;                                    // the last code
+
+  template <class Round>
+  ZIPML_INLINE void fill(Scales<T> scales, size_t count, int32_t intervals, Round) {
+    const size_t room = count + kTileRows;
+    for (Buffer<T>* b : {&lower, &upper, &lo, &hi, &step, &inverse, &factor}) b->reset(room);
+    step_as_read.reset(scales.by_row ? room : 0);
+    top = static_cast<T>(intervals);
+    for (size_t i = 0; i < room; ++i) factor[i] = T(1);
+    for (size_t i = 0; i < count; ++i) {
+      upper[i] = scales.upper[i];
+      lower[i] = scales.by_row ? T(0) - upper[i] : scales.lower[i];
+      if (!(lower[i] < upper[i])) {
+        lo[i] = hi[i] = lower[i];
+        continue;
+      }
+      const Grid<T, Round> grid(lower[i], upper[i], intervals);
+      lo[i] = grid.lo;
+      hi[i] = grid.hi;
+      step[i] = grid.step;
+      inverse[i] = grid.inverse;
+      factor[i] = grid.factor;
+      if (scales.by_row) step_as_read[i] = static_cast<double>(grid.step) / grid.factor;
+    }
+  }
+
+  // Whether one of `count` grids from `first` on needs its factor.
+  ZIPML_INLINE bool extreme(size_t first, size_t count) const {
+    bool found = false;
+    for (size_t i = first; i < first + count; ++i) found |= factor[i] != T(1);
+    return found;
+  }
+};
+
+// Numbers so large that adding one rounds to a whole number (`whole`) or to a multiple of 2^-16
+// (`units`), ties to even, as rint does, and leaves that integer in the low bits. Their low bits
+// are such that the two of a value add up to its position (docs/format.md), but for bits above
+// those of any code.
+template <class T>
+struct Magic;
+template <>
+struct Magic<float> {
+  static constexpr float whole = 12582912.0f - 2, units = 130.0f;
+};
+template <>
+struct Magic<double> {
+  static constexpr double whole = 6755399441055744.0 - 2, units = 68719476736.0 + 2;
+};
+
+// The position of a value in two parts: code << 16, plus `units`, is the position.
+struct Place {
+  Words code, units;
+};
+
+template <class T, class Round, bool Extreme>
+struct LaneGrid {
+  using V = typename LanesOf<T>::type;
+  V lower, upper, lo, hi, step, inverse, factor, top;
+
+  ZIPML_INLINE V level(V code) const {
+    V x = lo + code * step;
+    if constexpr (Extreme) x = (x / factor) * factor;  // a denormal has fewer digits
+    return limited(LevelRounding<Round>::level(x), code, top, hi);
+  }
+
+  // A value beyond the bounds is taken for the bound and marked; callers refuse it.
+  ZIPML_INLINE Place place(V value, Flags& beyond) const {
+    V x = lesser(greater(value, lower), upper);
+    mark_unequal(beyond, x, value);
+    if constexpr (Extreme) x = x * factor;
+    const V one = spread(T(1));
+    const V whole = (x - lo) * inverse + spread(Magic<T>::whole);
+    const V code = whole - spread(Magic<T>::whole);
+    const V near = level(code);
+    const V away = x - near;
+    const V other = level(code + with_sign(one, away));
+    // 0 / 0, where levels coincide, is 0.
+    const V share = lesser(greater(away / (other - near), spread(T(0))), one);
+    return {low_words(whole), low_words(with_sign(share, away) + spread(Magic<T>::units))};
+  }
+};
+
+template <class T, class Round, bool Extreme>
+ZIPML_INLINE LaneGrid<T, Round, Extreme> column_grid(const GridTable<T>& g, size_t c) {
+  return {load(g.lower.data() + c), load(g.upper.data() + c),   load(g.lo.data() + c),
+          load(g.hi.data() + c),    load(g.step.data() + c),    load(g.inverse.data() + c),
+          load(g.factor.data() + c), spread(g.top)};
+}
+template <class T, class Round, bool Extreme>
+ZIPML_INLINE LaneGrid<T, Round, Extreme> row_grid(const GridTable<T>& g, size_t r) {
+  return {spread(g.lower[r]), spread(g.upper[r]),   spread(g.lo[r]),     spread(g.hi[r]),
+          spread(g.step[r]),  spread(g.inverse[r]), spread(g.factor[r]), spread(g.top)};
+}
+
+// Sums p (65536 - p) for every column. The products take up to 30 bits: their halves are added up
+// apart, the low ones shifted to where they are signed numbers.
+struct VarianceLanes {
+  Words high{}, low{};
+
+  ZIPML_INLINE void add(Halves p) {
+    const Halves other = Halves{} - p;  // p = 0 gives 0
+    high = add_pairs(high, product_high(p, other));
+    low = add_pairs(low, (p * other) ^ spread_half(0x8000));
+  }
+  ZIPML_INLINE void add_to(uint64_t* sums, size_t columns) const {
+    for (size_t c = 0; c < columns; ++c) {
+      const uint32_t rest = low[c] + kTileRows * 0x8000u;
+      sums[c] += (static_cast<uint64_t>(high[c]) << 16) + rest;
+    }
+  }
+};
+
+// One term of the variance of row scales.
+ZIPML_INLINE Doubles row_term(Words p, double step) {
+  const Doubles q = to_doubles(p) * spread(0x1p-16);
+  const Doubles term = q * (spread(1.0) - q) * spread(step) * spread(step);
+  // The step may be infinite, and 0 times that must not become a NaN.
+  return {(HalfDoubles)((Quads)(q.a > 0.0) & (Quads)term.a),
+          (HalfDoubles)((Quads)(q.b > 0.0) & (Quads)term.b)};
+}
+
+// Sum of two samples from one draw: P(2 up) = p^2 (to 2^-16), and the two thresholds, `both` and
+// 2 p - both, add up to exactly 2 p, so that the mean stays unbiased to the last bit. The second
+// threshold may be 2^16: instead of draw < p + rest, draw - p < rest is looked at, or 0 < rest.
+ZIPML_INLINE Halves rounded(Halves base, Halves p, Halves draw, int samples) {
+  if (samples == 1) return plus_less(base, draw, p);
+  const Halves both = product_high(p, p);
+  return plus_less(plus_less(base + base, draw, both), monus(draw, p), p - both);
+}
+
+// Rounds a block: rows of values that lie `stride` apart, grids from number `first` on. `words`
+// holds the draws and receives the codes, both as draw_tile orders them; bits beyond those of a
+// stored code hold anything. `ahead` is where the next block will be read. Returns whether all
+// values lie within their bounds.
+template <class T, class Round, bool Extreme, bool ByRow>
+__attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, const char* ahead,
+                                           const GridTable<T>& grids, size_t first, int samples,
+                                           Words words[32], size_t columns, uint64_t* variance,
+                                           double* row_variance) {
+  using Lane = LaneGrid<T, Round, Extreme>;
+  Flags beyond;
+  VarianceLanes sums;
+  alignas(64) uint32_t up[ByRow ? kTileRows : 1][kLanes];
+  const Lane by_column = column_grid<T, Round, Extreme>(grids, ByRow ? 0 : first);
+  const auto grid = [&](size_t r) -> Lane {
+    if constexpr (ByRow) return row_grid<T, Round, Extreme>(grids, first + r);
+    return by_column;
+  };
+  for (size_t w = 0; w < 4; ++w) {
+    for (size_t m = 0; m < 8; ++m) {
+      const size_t r = 16 * w + 2 * m;
+      const T* row = values + static_cast<ptrdiff_t>(r) * stride;
+      const char* next = ahead + static_cast<ptrdiff_t>(r * sizeof(T)) * stride;
+      prefetch(next);
+      prefetch(next + static_cast<ptrdiff_t>(sizeof(T)) * stride);
+      const Place even = grid(r).place(load(row), beyond);
+      const Place odd = grid(r + 1).place(load(row + stride), beyond);
+      const Words units = low_halves(even.units, odd.units);
+      const Halves base = (Halves)low_halves(even.code, odd.code) + (Halves)high_halves(even.units, odd.units);
+      const Halves p = (Halves)units;
+      if constexpr (ByRow) {
+        const Words low = units & 0xFFFFu, high = units >> 16;
+        std::memcpy(up[r], &low, sizeof low);
+        std::memcpy(up[r + 1], &high, sizeof high);
+      } else {
+        sums.add(p);
+      }
+      words[8 * w + m] = (Words)rounded(base, p, (Halves)words[8 * w + m], samples);
+    }
+  }
+  if constexpr (ByRow) {
+    if (row_variance) {
+      Doubles sum = spread(0.0);  // in the order of rows
+      for (size_t r = 0; r < kTileRows; ++r) {
+        sum = sum + row_term(load_as<Words>(up[r]), grids.step_as_read[first + r]);
+      }
+      double lanes[kLanes];
+      store(lanes, sum);
+      for (size_t c = 0; c < columns; ++c) row_variance[c] += lanes[c];
+    }
+  } else if (variance) {
+    sums.add_to(variance, columns);
+  }
+  return !beyond.any();
+}
+
+}  // namespace
+}  // namespace ZIPML_ISA
+}  // namespace zipml
