@@ -81,18 +81,18 @@ ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, CodeSpec
         ahead = from;
       }
       draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
-      const auto round = [&](auto extreme, auto by_row) {
-        constexpr bool kExtreme = decltype(extreme)::value, kByRow = decltype(by_row)::value;
-        return round_block<T, Round, kExtreme, kByRow>(
+      const auto round = [&](auto careful, auto by_row) {
+        constexpr bool kCareful = decltype(careful)::value, kByRow = decltype(by_row)::value;
+        return round_block<T, Round, kCareful, kByRow>(
             from, stride, static_cast<const char*>(ahead), grids, kByRow ? t * kTileRows : c0,
             spec.samples, words, width, variance ? variance + c0 : nullptr,
             row_variance ? row_variance + c0 : nullptr);
       };
       if (scales.by_row) {
-        const bool extreme = grids.extreme(t * kTileRows, kTileRows);
-        within &= extreme ? round(Yes(), Yes()) : round(No(), Yes());
+        const bool careful = grids.any_careful(t * kTileRows, kTileRows);
+        within &= careful ? round(Yes(), Yes()) : round(No(), Yes());
       } else {
-        within &= grids.extreme(c0, kLanes) ? round(Yes(), No()) : round(No(), No());
+        within &= grids.any_careful(c0, kLanes) ? round(Yes(), No()) : round(No(), No());
       }
       if (rows == kTileRows) {
         pack_block(words, stored, columns, c0, width, tile);
