@@ -6,15 +6,11 @@
 #include "native.hpp"
 #include "pack_lanes.hpp"
 #include "philox_lanes.hpp"
+#include "working.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 namespace {
-
-ZIPML_INLINE float as_working(float x) { return x; }
-ZIPML_INLINE double as_working(double x) { return x; }
-ZIPML_INLINE float as_working(uint8_t x) { return static_cast<float>(x); }
-ZIPML_INLINE float as_working(RawHalf x) { return half_to_float(x.bits); }
 
 // Where the rows of a block can be read as they lie, else null.
 template <class T, class In>

@@ -27,19 +27,6 @@ inline float round_to_half(float x) {
   return x;
 }
 
-// The float of a binary16 number, without a branch.
-ZIPML_INLINE float half_to_float(uint16_t half) {
-  const uint32_t magnitude = (half & 0x7FFFu) << 13, sign = (half & 0x8000u) << 16;
-  // The exponent is moved by a product, which is exact and makes subnormal halves normal floats.
-  float x, special;
-  std::memcpy(&x, &magnitude, 4);
-  x *= 0x1p112f;
-  const uint32_t infinite = magnitude | 0x7F800000u;  // infinity, or NaN
-  std::memcpy(&special, &infinite, 4);
-  x = (half & 0x7C00u) == 0x7C00u ? special : x;
-  return sign ? -x : x;
-}
-
 struct Keep {
   template <class T>
   static T level(T x) { return x; }

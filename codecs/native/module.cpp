@@ -105,6 +105,24 @@ bool encode_values(Mat<In> values, std::optional<Vec<T>> lower, Vec<T> upper, in
                               kernels().*Kernel, codes, variance, row_variance);
 }
 
+template <class T, class In, ColumnBounds<In, T>* Kernels::*Kernel>
+bool column_bounds(Mat<In> values, MutVec<T> low, MutVec<T> high) {
+  const size_t rows = values.shape(0), columns = values.shape(1);
+  require(low.shape(0) == columns && high.shape(0) == columns, "bounds need one entry a column");
+  const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  nb::gil_scoped_release release;
+  return (kernels().*Kernel)(m, low.data(), high.data());
+}
+
+template <class T, class In, RowMagnitudes<In, T>* Kernels::*Kernel>
+bool row_magnitudes(Mat<In> values, MutVec<T> largest) {
+  const size_t rows = values.shape(0), columns = values.shape(1);
+  require(largest.shape(0) == rows, "magnitudes need one entry a row");
+  const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  nb::gil_scoped_release release;
+  return (kernels().*Kernel)(m, largest.data());
+}
+
 template <class T>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
@@ -251,13 +269,28 @@ NB_MODULE(_native, m) {
         nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
         nb::arg("row_variance").none());
   const auto def_encode = [&m](const char* name, auto f) {
-    m.def(name, f, nb::arg("values"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+    m.def(name, f, nb::arg("values").noconvert(), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
           nb::arg("samples"), nb::arg("seed"), nb::arg("first_tile"), nb::arg("codes"),
           nb::arg("variance").none(), nb::arg("row_variance").none());
   };
   def_encode("encode_f16", &encode_values<float, RawHalf, &Kernels::encode_half>);
   def_encode("encode_f64", &encode_values<double, double, &Kernels::encode_double>);
   def_encode("encode_u8", &encode_values<float, uint8_t, &Kernels::encode_byte>);
+  const auto def_column_bounds = [&m](auto f) {
+    m.def("column_bounds", f, nb::arg("values").noconvert(), nb::arg("low").noconvert(),
+          nb::arg("high").noconvert());
+  };
+  def_column_bounds(&column_bounds<float, float, &Kernels::column_bounds_float>);
+  def_column_bounds(&column_bounds<float, RawHalf, &Kernels::column_bounds_half>);
+  def_column_bounds(&column_bounds<float, uint8_t, &Kernels::column_bounds_byte>);
+  def_column_bounds(&column_bounds<double, double, &Kernels::column_bounds_double>);
+  const auto def_row_magnitudes = [&m](auto f) {
+    m.def("row_magnitudes", f, nb::arg("values").noconvert(), nb::arg("largest").noconvert());
+  };
+  def_row_magnitudes(&row_magnitudes<float, float, &Kernels::row_magnitudes_float>);
+  def_row_magnitudes(&row_magnitudes<float, RawHalf, &Kernels::row_magnitudes_half>);
+  def_row_magnitudes(&row_magnitudes<float, uint8_t, &Kernels::row_magnitudes_byte>);
+  def_row_magnitudes(&row_magnitudes<double, double, &Kernels::row_magnitudes_double>);
   m.def("decode_f32", &decode_values<float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out"));

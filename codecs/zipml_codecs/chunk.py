@@ -6,9 +6,7 @@ core rounds, packs and unpacks. It knows nothing of Zarr.
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodedChunk", "encode_chunk"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
+AnyArray = npt.NDArray[Any]  # floats, or bytes that are stored as floats
 
 
 def encode_chunk(
@@ -36,13 +35,15 @@ def encode_chunk(
     first_tile: int | None = None,
     chunk_shape: tuple[int, ...] | None = None,
     tail: float = 0.0,
+    dtype: npt.DTypeLike | None = None,
 ) -> bytearray:
     """Quantise an array and pack it.
 
     Parameters
     ----------
     array : array of float16, float32 or float64, any number of axes
-        The last axis holds the columns; a 1-D array is one column.
+        The last axis holds the columns; a 1-D array is one column. With ``dtype="float32"`` it
+        may also be of uint8.
     quantizer : Quantizer
     lower, upper : (columns,) arrays, optional
         Fixed bounds of the levels for ``scale="column"``; by default the smallest and largest
@@ -54,6 +55,9 @@ def encode_chunk(
         Shape of the whole chunk where `array` is only its leading part, and the value of all
         that lies outside. By default a tail of equal values that would widen the bounds (the
         padding of edge chunks) is found and left out.
+    dtype : dtype, optional
+        What the chunk decodes to, by default the array's own type. An array of uint8 is stored as
+        the float32 array of the same values, without a copy as such.
 
     Returns
     -------
@@ -63,15 +67,12 @@ def encode_chunk(
     Raises
     ------
     TypeError
-        Not a float array.
+        Not a float array, and not uint8 to be stored as float32.
     ValueRefusedError
         A value that is not finite, or that lies outside of the fixed bounds.
     """
     values = np.asanyarray(array)
-    if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
-        raise TypeError(
-            f"zipml.quantize stores float16, float32 and float64 arrays, got {values.dtype}"
-        )
+    stored = _stored_dtype(values.dtype, dtype)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if not native.flags.aligned:  # a field of a packed record
         native = native.copy(order="K")
@@ -79,33 +80,65 @@ def encode_chunk(
     box = native
     if chunk_shape is None:
         box, tail = _without_tail(native, by_row=quantizer.by_row)
-    item_size = values.dtype.itemsize
     matrix = np.asarray(box).reshape(matrix_shape(box.shape))
-    if item_size == 2:
-        matrix = matrix.astype(np.float32)
-    matrix, imputed = _refuse_or_impute(matrix, quantizer)
-    low, high = _bounds(matrix, quantizer, lower, upper)
-    if item_size == 2:
-        low, high = _as_halves(low, high, matrix)
+    bounds = _fixed_bounds(quantizer, stored, lower, upper, matrix.shape[1])
+    imputed = 0
+    if bounds is None or first_tile is None:
+        # The scales and the hash are those of what is stored. Else the quantiser looks itself
+        # whether values are finite and within their bounds: once over the data is enough.
+        found, finite = _scales(matrix, quantizer, stored)
+        if not finite:
+            matrix, imputed = _refuse_or_impute(matrix, quantizer)
+            found, _ = _scales(matrix, quantizer, stored)
+        bounds = found if bounds is None else bounds
     if first_tile is None:
         first_tile = _content_hash(matrix)
+    layout = values
+    if stored != values.dtype and not (values.flags.c_contiguous or values.flags.f_contiguous):
+        layout = np.empty_like(values, stored)  # as a conversion would lie
     header = ChunkHeader(
         quantizer=quantizer,
-        item_size=item_size,
+        item_size=stored.itemsize,
         shape=tuple(shape),
         box=tuple(box.shape),
         tail=float(tail),
         first_tile=first_tile % 2**64,
         imputed=imputed,
-        big_endian=values.dtype.byteorder == ">",
-        fortran=bool(values.flags.f_contiguous and not values.flags.c_contiguous),
+        big_endian=stored.byteorder == ">",
+        fortran=bool(layout.flags.f_contiguous and not layout.flags.c_contiguous),
     )
-    return _encode_matrix(header, matrix, low, high)
+    encoded = _encode_matrix(header, matrix, *bounds)
+    if encoded is None:
+        matrix, imputed = _refuse_or_impute(matrix, quantizer)
+        _refuse_outside(matrix, *bounds)
+        encoded = _encode_matrix(replace(header, imputed=imputed), matrix, *bounds)
+        if encoded is None:
+            raise RuntimeError("the values changed while they were encoded")
+    return encoded
+
+
+def _stored_dtype(given: np.dtype[Any], asked: npt.DTypeLike | None) -> np.dtype[Any]:
+    """Type that a chunk decodes to: that of the array, or float32 for bytes."""
+    stored = given if asked is None else np.dtype(asked)
+    if stored.kind != "f" or stored.itemsize not in (2, 4, 8):
+        raise TypeError(f"zipml.quantize stores float16, float32 and float64 arrays, got {stored}")
+    if stored != given and not (given == np.uint8 and stored.itemsize == 4):
+        raise TypeError(
+            f"zipml.quantize stores uint8 arrays as float32, and others as what they are: got "
+            f"{given} to store as {stored}"
+        )
+    return stored
+
+
+def _working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type that scales are kept and levels computed in."""
+    return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
 
 
 def _encode_matrix(
-    header: ChunkHeader, matrix: FloatArray, low: FloatArray | None, high: FloatArray
-) -> bytearray:
+    header: ChunkHeader, matrix: AnyArray, low: FloatArray | None, high: FloatArray
+) -> bytearray | None:
+    """Lay out the chunk; None if a value is not finite or lies outside of its bounds."""
     out = bytearray(header.total_size)
     out[: header.tables_offset] = header.pack()
     buffer = np.frombuffer(out, np.uint8)
@@ -114,23 +147,29 @@ def _encode_matrix(
     by_row = header.quantizer.by_row
     variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
     if matrix.size:
-        encode: Any = _native.encode_f32
-        if matrix.dtype == np.float64:
-            encode = _native.encode_f64
+        options: dict[str, Any] = {
+            "values": matrix,
+            "lower": low,
+            "upper": high,
+            "bits": header.quantizer.bits,
+            "samples": header.quantizer.samples,
+            "seed": header.quantizer.seed,
+            "first_tile": header.first_tile,
+            "codes": buffer[header.codes_offset :],
+            "variance": None if by_row else variance,
+            "row_variance": variance if by_row else None,
+        }
+        if matrix.dtype == np.float32:
+            # Halves with imputed means: the values are floats, the levels are halves.
+            within = _native.encode_f32(**options, half=header.item_size == 2)
+        elif matrix.dtype == np.float64:
+            within = _native.encode_f64(**options)
+        elif matrix.dtype == np.float16:
+            within = _native.encode_f16(**options)
         else:
-            encode = functools.partial(encode, half=header.item_size == 2)
-        encode(
-            values=matrix,
-            lower=low,
-            upper=high,
-            bits=header.quantizer.bits,
-            samples=header.quantizer.samples,
-            seed=header.quantizer.seed,
-            first_tile=header.first_tile,
-            codes=buffer[header.codes_offset :],
-            variance=None if by_row else variance,
-            row_variance=variance if by_row else None,
-        )
+            within = _native.encode_u8(**options)
+        if not within:
+            return None
     _write(buffer, header.variance_offset, variance)
     return out
 
@@ -140,7 +179,7 @@ def _write(buffer: npt.NDArray[np.uint8], offset: int, table: npt.NDArray[Any]) 
     buffer[offset : offset + raw.size] = raw
 
 
-def _without_tail(values: FloatArray, *, by_row: bool) -> tuple[FloatArray, float]:
+def _without_tail(values: AnyArray, *, by_row: bool) -> tuple[AnyArray, float]:
     """Cut off trailing planes that are all equal to the last value, where that helps.
 
     Zarr fills the part of an edge chunk that lies beyond the array with the fill value. Coded as
@@ -152,7 +191,7 @@ def _without_tail(values: FloatArray, *, by_row: bool) -> tuple[FloatArray, floa
         return values, 0.0
     tail = values[(-1,) * values.ndim]
 
-    def is_tail(part: FloatArray) -> npt.NDArray[np.bool_]:
+    def is_tail(part: AnyArray) -> npt.NDArray[np.bool_]:
         return np.isnan(part) if np.isnan(tail) else part == tail
 
     box = values
@@ -179,8 +218,8 @@ def _without_tail(values: FloatArray, *, by_row: bool) -> tuple[FloatArray, floa
     return (box, float(tail)) if outside.any() else (values, 0.0)
 
 
-def _refuse_or_impute(matrix: FloatArray, quantizer: Quantizer) -> tuple[FloatArray, int]:
-    # One cheap pass for the usual case: minimum and maximum propagate NaN and show infinities.
+def _refuse_or_impute(matrix: AnyArray, quantizer: Quantizer) -> tuple[FloatArray, int]:
+    matrix = matrix.astype(_working_dtype(matrix.dtype), copy=False)
     if not matrix.size or (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
         return matrix, 0
     bad = ~np.isfinite(matrix) if quantizer.nan == "error" else np.isinf(matrix)
@@ -211,41 +250,65 @@ def _refuse_or_impute(matrix: FloatArray, quantizer: Quantizer) -> tuple[FloatAr
     return filled, int(missing.sum())
 
 
-def _bounds(
-    matrix: FloatArray,
+def _fixed_bounds(
     quantizer: Quantizer,
+    stored: np.dtype[Any],
     lower: FloatArray | None,
     upper: FloatArray | None,
-) -> tuple[FloatArray | None, FloatArray]:
-    dtype = matrix.dtype
-    rows, columns = matrix.shape
+    columns: int,
+) -> tuple[FloatArray, FloatArray] | None:
+    """Check the bounds that the caller gives, if any."""
+    if lower is None and upper is None:
+        return None
     if quantizer.by_row:
-        if lower is not None or upper is not None:
-            raise ValueError("fixed bounds go with column scales only")
-        high = np.abs(matrix).max(axis=1) if columns else np.zeros(rows, dtype)
-        if quantizer.scale == "row-l2":
-            # Scaled by the largest entry, so that no square overflows or vanishes.
-            unit = np.where(high > 0, high, 1).astype(np.float64)
-            squares = np.square(np.ascontiguousarray(matrix) / unit[:, None])
-            with np.errstate(over="ignore"):
-                norm = unit * np.sqrt(squares.sum(axis=1))
-            high = np.minimum(norm, np.finfo(dtype).max).astype(dtype)
-            high = np.maximum(high, np.abs(matrix).max(axis=1, initial=0))
-        return None, np.ascontiguousarray(high, dtype)
-    if (lower is None) != (upper is None):
-        raise ValueError("fixed bounds come in pairs: give both lower and upper, or neither")
+        raise ValueError("fixed bounds go with column scales only")
     if lower is None or upper is None:
-        if not rows:
-            return np.zeros(columns, dtype), np.zeros(columns, dtype)
-        # Zeros of either sign are one level: without the sum, min and max would disagree on it.
-        return matrix.min(axis=0) + dtype.type(0), matrix.max(axis=0) + dtype.type(0)
+        raise ValueError("fixed bounds come in pairs: give both lower and upper, or neither")
+    dtype = _working_dtype(stored)
     low = np.ascontiguousarray(np.broadcast_to(lower, (columns,)), dtype)
     high = np.ascontiguousarray(np.broadcast_to(upper, (columns,)), dtype)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise ValueError("fixed bounds must be finite, the lower not above the upper")
-    outside = (matrix.min(axis=0, initial=math.inf) < low) | (
-        matrix.max(axis=0, initial=-math.inf) > high
-    )
+    if stored.itemsize == 2:
+        for bound in (low, high):
+            if (bound.astype(np.float16) != bound).any():
+                raise ValueError("fixed bounds of a float16 array must be float16 values")
+    return low, high
+
+
+def _scales(
+    matrix: AnyArray, quantizer: Quantizer, stored: np.dtype[Any]
+) -> tuple[tuple[FloatArray | None, FloatArray], bool]:
+    """Find the bounds of columns, or of rows, and whether all values are finite."""
+    dtype = _working_dtype(stored)
+    rows, columns = matrix.shape
+    low, high = np.zeros(columns, dtype), np.zeros(columns, dtype)
+    if not quantizer.by_row:
+        finite = not rows or _native.column_bounds(matrix, low, high)
+        # Zeros of either sign are one level: without the sum, low and high would disagree on it.
+        return (low + dtype.type(0), high + dtype.type(0)), finite
+    largest = np.zeros(rows, dtype)
+    finite = not columns or _native.row_magnitudes(matrix, largest)
+    scale = largest
+    if quantizer.scale == "row-l2" and finite:
+        # Scaled by the largest entry, so that no square overflows or vanishes.
+        unit = np.where(largest > 0, largest, 1).astype(np.float64)
+        squares = np.square(np.ascontiguousarray(matrix) / unit[:, None])
+        with np.errstate(over="ignore"):
+            norm = unit * np.sqrt(squares.sum(axis=1))
+        scale = np.minimum(norm, np.finfo(dtype).max).astype(dtype)
+        scale = np.maximum(scale, largest)
+    if stored.itemsize == 2:  # levels must be values of the array's type
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = np.minimum(scale.astype(np.float16), np.finfo(np.float16).max)
+        scale = np.maximum(rounded.astype(np.float32), largest)
+    return (None, scale), finite
+
+
+def _refuse_outside(matrix: FloatArray, low: FloatArray | None, high: FloatArray) -> None:
+    if low is None:
+        return
+    outside = (matrix.min(axis=0) < low) | (matrix.max(axis=0) > high)
     if outside.any():
         column = int(np.flatnonzero(outside)[0])
         beyond = (matrix[:, column] < low[column]) | (matrix[:, column] > high[column])
@@ -256,28 +319,13 @@ def _bounds(
             row=row,
             column=column,
         )
-    return low, high
 
 
-def _as_halves(
-    low: FloatArray | None, high: FloatArray, matrix: FloatArray
-) -> tuple[FloatArray | None, FloatArray]:
-    """Make bounds that a float16 can hold, for levels must be values of the array's type."""
-    if low is None:
-        with np.errstate(over="ignore"):
-            rounded = np.minimum(high.astype(np.float16), np.finfo(np.float16).max)
-        return None, np.maximum(rounded.astype(np.float32), np.abs(matrix).max(axis=1, initial=0))
-    for bound in (low, high):
-        if (bound.astype(np.float16) != bound).any():
-            raise ValueError("fixed bounds of a float16 array must be float16 values")
-    return low, high
-
-
-def _content_hash(matrix: FloatArray) -> int:
+def _content_hash(matrix: AnyArray) -> int:
     """Stands for the global row where a codec does not know it (written through plain Zarr)."""
     import hashlib  # loads OpenSSL, which readers do not need
 
-    data = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("<"))
+    data = np.ascontiguousarray(matrix, _working_dtype(matrix.dtype).newbyteorder("<"))
     digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 
