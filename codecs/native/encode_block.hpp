@@ -71,6 +71,20 @@ struct GridTable {
     }
   }
 
+  // Repeats the entries of the last `width` columns as often as they go into kLanes lanes. Returns
+  // the number of the first of these entries.
+  ZIPML_INLINE size_t repeat_last(size_t count, size_t width) {
+    const size_t at = count + kLanes;
+    for (size_t lane = 0; lane < kLanes / width * width; ++lane) {
+      const size_t from = count - width + lane % width;
+      for (Buffer<T>* b : {&lower, &upper, &lo, &hi, &step, &inverse, &factor}) {
+        (*b)[at + lane] = (*b)[from];
+      }
+      careful[at + lane] = careful[from];
+    }
+    return at;
+  }
+
   ZIPML_INLINE bool any_careful(size_t first, size_t count) const {
     bool found = false;
     for (size_t i = first; i < first + count; ++i) found |= careful[i];
@@ -208,9 +222,13 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
     for (size_t m = 0; m < 8; ++m) {
       const size_t r = 16 * w + 2 * m;
       const T* row = values + static_cast<ptrdiff_t>(r) * stride;
+      // The lines that a row of the next block ends in: where it begins has been read, unless rows
+      // are aligned, and then it is the same.
       const char* next = ahead + static_cast<ptrdiff_t>(r * sizeof(T)) * stride;
-      prefetch(next);
-      prefetch(next + static_cast<ptrdiff_t>(sizeof(T)) * stride);
+      for (size_t end = sizeof(T) * kLanes; end > 0; end -= least<size_t>(end, 64)) {
+        prefetch(next + end - 1);
+        prefetch(next + static_cast<ptrdiff_t>(sizeof(T)) * stride + end - 1);
+      }
       const Place even = grid(r).place(load(row), beyond);
       const Place odd = grid(r + 1).place(load(row + stride), beyond);
       const Words units = low_halves(even.units, odd.units);

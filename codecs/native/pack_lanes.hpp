@@ -102,6 +102,23 @@ ZIPML_INLINE void pack_block(const Words codes[32], int stored_bits, size_t all_
   });
 }
 
+// The same for blocks whose lanes are the last columns, from `first` on, of `tiles` tiles that lie
+// `distance` bytes apart.
+ZIPML_INLINE void pack_side_by_side(const Words codes[32], int stored_bits, size_t all_columns,
+                                    size_t first, size_t tiles, uint8_t* tile, size_t distance) {
+  alignas(64) uint8_t spare[kLanes * kTileRows * 2];
+  pack_block(codes, stored_bits, kLanes, 0, kLanes, spare);
+  const size_t columns = all_columns - first;
+  const uint8_t* from = spare;
+  for_each_field(stored_bits, all_columns, kTileRows, [&](int width, int, size_t base) {
+    const size_t bytes = static_cast<size_t>(width) * (kTileRows / 8);
+    for (size_t i = 0; i < tiles; ++i) {
+      std::memcpy(tile + i * distance + base + first * bytes, from + i * columns * bytes, columns * bytes);
+    }
+    from += kLanes * bytes;
+  });
+}
+
 // The same for a tile of fewer rows, whose bytes hold other rows together: column by column.
 ZIPML_INLINE void pack_ragged_block(const Words codes[32], size_t rows, int stored_bits,
                                     size_t all_columns, size_t first, size_t columns, uint8_t* tile) {

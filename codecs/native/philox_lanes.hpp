@@ -94,5 +94,32 @@ ZIPML_INLINE void draw_tile(const RoundKeys& keys, uint64_t tile, uint32_t colum
   }
 }
 
+// The same where lanes are columns of several tiles: one counter a lane.
+ZIPML_INLINE void draw_lanes(const RoundKeys& keys, const uint64_t tile[kLanes],
+                             const uint32_t column[kLanes], Words draws[32]) {
+  constexpr uint64_t last = static_cast<uint64_t>(Purpose::kQuantize) << 24;
+  alignas(64) uint64_t low[2][kLanes / 2], high[2][kLanes / 2], index[2][kLanes / 2];
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    low[lane % 2][lane / 2] = static_cast<uint32_t>(tile[lane]);
+    high[lane % 2][lane / 2] = tile[lane] >> 32;
+    index[lane % 2][lane / 2] = column[lane];
+  }
+  const auto start = [&](size_t h, size_t m) -> PhiloxState {
+    return {load_as<Quads>(low[h]), load_as<Quads>(high[h]), load_as<Quads>(index[h]), spread_quad(last + m)};
+  };
+  for (size_t m = 0; m < 8; ++m) {
+    PhiloxState even = start(0, m), odd = start(1, m);
+#pragma GCC unroll 10
+    for (int r = 0; r < 10; ++r) {
+      even.round(keys, r);
+      odd.round(keys, r);
+    }
+    draws[m] = zipped(even.x0, odd.x0);
+    draws[8 + m] = zipped(even.x1, odd.x1);
+    draws[16 + m] = zipped(even.x2, odd.x2);
+    draws[24 + m] = zipped(even.x3, odd.x3);
+  }
+}
+
 }  // namespace ZIPML_ISA
 }  // namespace zipml
