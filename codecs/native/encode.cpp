@@ -33,6 +33,30 @@ ZIPML_INLINE void convert_lanes(const RawHalf* from, float* to) {
 }
 #endif
 
+// Four rows of a block from kLanes columns that are contiguous.
+ZIPML_INLINE void turn_lanes(const float* from, ptrdiff_t column_stride, float* to) {
+  Words four[4];  // rows of the columns i, 4 + i, 8 + i, 12 + i
+#pragma GCC unroll 4
+  for (ptrdiff_t i = 0; i < 4; ++i) {
+    const auto part = [&](ptrdiff_t c) { return from + (c + i) * column_stride; };
+#if defined(__AVX512BW__)
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(part(0)));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(4)), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(8)), 2);
+    four[i] = (Words)_mm512_insertf32x4(v, _mm_loadu_ps(part(12)), 3);
+#elif defined(__AVX2__)
+    const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(part(0)));
+    four[i] = (Words)_mm256_insertf128_ps(v, _mm_loadu_ps(part(4)), 1);
+#else
+    four[i] = load_as<Words>(part(0));
+#endif
+  }
+  const Words a = low_pair(four[0], four[1]), b = low_pair(four[2], four[3]);
+  const Words c = high_pair(four[0], four[1]), d = high_pair(four[2], four[3]);
+  const Words rows[4] = {low_four(a, b), high_four(a, b), low_four(c, d), high_four(c, d)};
+  std::memcpy(to, rows, sizeof rows);
+}
+
 template <class T>
 using Block = T[kTileRows][kLanes];
 
@@ -45,8 +69,17 @@ ZIPML_INLINE void gather(Matrix<const In> values, size_t row, size_t rows, size_
   if (values.column_stride == 1 && columns == kLanes) {
     for (size_t r = 0; r < rows; ++r, from += values.row_stride) convert_lanes(from, block[r]);
   } else if (values.row_stride == 1) {
+    size_t done = 0;  // rows
+    if constexpr (std::is_same_v<In, float>) {
+      if (columns == kLanes) {
+        for (; done + 4 <= rows; done += 4) turn_lanes(from + done, values.column_stride, block[done]);
+      }
+    }
     for (size_t c = 0; c < columns; ++c, from += values.column_stride) {
-      for (size_t r = 0; r < rows; ++r) block[r][lane + c] = as_working(from[r]);
+      // The same column of the next block.
+      const In* next = from + static_cast<ptrdiff_t>(kLanes) * values.column_stride;
+      for (size_t i = 0; i < kTileRows; i += 64 / sizeof(In)) prefetch(next + i);
+      for (size_t r = done; r < rows; ++r) block[r][lane + c] = as_working(from[r]);
     }
   } else {
     for (size_t r = 0; r < rows; ++r, from += values.row_stride) {
@@ -76,11 +109,12 @@ struct Encoder {
   }
 
   // Rounds `words`, from draws to codes. `first` is the number of the first grid.
-  ZIPML_INLINE void round(const T* from, ptrdiff_t stride, const void* ahead, size_t first,
-                          size_t lanes, uint64_t* sums, double* row_sums) {
+  ZIPML_INLINE void round(const T* from, ptrdiff_t stride, const In* ahead, ptrdiff_t ahead_stride,
+                          size_t first, size_t lanes, uint64_t* sums, double* row_sums) {
     const auto run = [&](auto careful, auto by_row) {
       return round_block<T, Round, decltype(careful)::value, decltype(by_row)::value>(
-          from, stride, static_cast<const char*>(ahead), grids, first, spec.samples, words, lanes,
+          from, stride, reinterpret_cast<const char*>(ahead),
+          ahead_stride * static_cast<ptrdiff_t>(sizeof(In)), grids, first, spec.samples, words, lanes,
           sums, row_sums);
     };
     if (scales.by_row) {
@@ -99,19 +133,19 @@ struct Encoder {
                         ? in_place<T>(tile + c0, values.column_stride) : nullptr;
     ptrdiff_t stride = values.row_stride;
     const In* next_tile = tile + static_cast<ptrdiff_t>(kTileRows) * stride;
-    const void* ahead = c0 + 2 * kLanes <= columns ? tile + c0 + kLanes : next_tile;
+    const In* ahead = c0 + 2 * kLanes <= columns ? tile + c0 + kLanes : next_tile;
     if (!from) {
-      for (size_t r = 0; r < kTileRows; ++r) {
+      for (size_t r = width < kLanes ? 0 : rows; r < kTileRows; ++r) {
         // What a tile lacks takes the lowest level, whose code is zero and does not vary.
         for (size_t c = 0; c < kLanes; ++c) block[r][c] = scales.by_row ? T(0) : grids.lower[c0 + c];
       }
       gather(values, t * kTileRows, rows, c0, width, block, 0);
       from = block[0];
       stride = kLanes;
-      ahead = from;
     }
     draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
-    round(from, stride, ahead, scales.by_row ? t * kTileRows : c0, width,
+    const bool dense = values.column_stride == 1;  // else gather looks ahead
+    round(from, stride, dense ? ahead : tile, dense ? values.row_stride : 0, scales.by_row ? t * kTileRows : c0, width,
           variance ? variance + c0 : nullptr, row_variance ? row_variance + c0 : nullptr);
     if (rows == kTileRows) {
       pack_block(words, spec.stored_bits(), columns, c0, width, tile_codes(t));
@@ -137,7 +171,7 @@ struct Encoder {
       gather(values, (t + i) * kTileRows, kTileRows, c0, width, block, i * width);
     }
     draw_lanes(keys, tiles, columns, words);
-    round(block[0], kLanes, block[0], first, lanes, sums, nullptr);
+    round(block[0], kLanes, values.data, 0, first, lanes, sums, nullptr);
     for (size_t lane = 0; variance && lane < lanes; ++lane) variance[c0 + lane % width] += sums[lane];
     pack_side_by_side(words, spec.stored_bits(), values.columns, c0, count, tile_codes(t),
                       tile_offset(1, values.columns, spec.stored_bits()));

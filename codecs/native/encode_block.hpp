@@ -202,11 +202,11 @@ ZIPML_INLINE Halves two_rounded(Halves base, Halves p, Halves both, Halves draw)
 
 // Rounds a block: rows of values that lie `stride` apart, grids from number `first` on. `words`
 // holds the draws and receives the codes, both as draw_tile orders them; bits beyond those of a
-// stored code hold anything. `ahead` is where the next block will be read. Returns whether all
-// values lie within their bounds.
+// stored code hold anything. The next block will be read at `ahead`, where rows are `ahead_stride`
+// bytes apart. Returns whether all values lie within their bounds.
 template <class T, class Round, bool Careful, bool ByRow>
 __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, const char* ahead,
-                                           const GridTable<T>& grids, size_t first, int samples,
+                                           ptrdiff_t ahead_stride, const GridTable<T>& grids, size_t first, int samples,
                                            Words words[32], size_t columns, uint64_t* variance,
                                            double* row_variance) {
   using Lane = LaneGrid<T, Round, Careful>;
@@ -224,10 +224,10 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
       const T* row = values + static_cast<ptrdiff_t>(r) * stride;
       // The lines that a row of the next block ends in: where it begins has been read, unless rows
       // are aligned, and then it is the same.
-      const char* next = ahead + static_cast<ptrdiff_t>(r * sizeof(T)) * stride;
+      const char* next = ahead + static_cast<ptrdiff_t>(r) * ahead_stride;
       for (size_t end = sizeof(T) * kLanes; end > 0; end -= least<size_t>(end, 64)) {
         prefetch(next + end - 1);
-        prefetch(next + static_cast<ptrdiff_t>(sizeof(T)) * stride + end - 1);
+        prefetch(next + ahead_stride + end - 1);
       }
       const Place even = grid(r).place(load(row), beyond);
       const Place odd = grid(r + 1).place(load(row + stride), beyond);
