@@ -222,13 +222,14 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
     for (size_t m = 0; m < 8; ++m) {
       const size_t r = 16 * w + 2 * m;
       const T* row = values + static_cast<ptrdiff_t>(r) * stride;
-      // The lines that a row of the next block ends in: where it begins has been read, unless rows
-      // are aligned, and then it is the same.
+      // Rows need not be aligned: both the line that one begins in and the one that it ends in.
       const char* next = ahead + static_cast<ptrdiff_t>(r) * ahead_stride;
-      for (size_t end = sizeof(T) * kLanes; end > 0; end -= least<size_t>(end, 64)) {
-        prefetch(next + end - 1);
-        prefetch(next + ahead_stride + end - 1);
+      for (size_t byte = 0; byte < sizeof(T) * kLanes; byte += 64) {
+        prefetch(next + byte);
+        prefetch(next + ahead_stride + byte);
       }
+      prefetch(next + sizeof(T) * kLanes - 1);
+      prefetch(next + ahead_stride + sizeof(T) * kLanes - 1);
       const Place even = grid(r).place(load(row), beyond);
       const Place odd = grid(r + 1).place(load(row + stride), beyond);
       const Words units = low_halves(even.units, odd.units);
