@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from zipml_codecs import _native
 
 # One profile for every property test: reproducible, and without a deadline on a busy machine.
 settings.register_profile("default", deadline=None, derandomize=True)
@@ -29,3 +30,14 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(params=["avx512", "avx2", "scalar"])
+def simd(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set in turn, live for the test; skips what this machine lacks."""
+    if request.param not in _native.simd_levels():
+        pytest.skip(f"this machine does not run {request.param}")
+    live = _native.live_simd()
+    _native.select_simd(request.param)
+    yield request.param
+    _native.select_simd(live)

@@ -23,6 +23,11 @@ struct Matrix {
   ptrdiff_t row_stride, column_stride;
 };
 
+// The bits of a binary16 number.
+struct RawHalf {
+  uint16_t bits;
+};
+
 struct CodeSpec {
   int bits, samples;
   int stored_bits() const { return bits + samples - 1; }

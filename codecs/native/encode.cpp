@@ -1,123 +1,234 @@
 // Stochastic quantisation and packing of one chunk.
 
+#include <type_traits>
+
+#include "encode_block.hpp"
 #include "native.hpp"
-#include "grid.hpp"
-#include "philox.hpp"
+#include "pack_lanes.hpp"
+#include "philox_lanes.hpp"
+#include "working.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-// Columns that are brought into cache together: a row-major tile is read by whole cache lines.
-constexpr size_t kColumnBlock = 16;
-
-ZIPML_INLINE uint16_t one_sample(int32_t position, uint16_t draw) {
-  const int32_t p = position & 0xFFFF;
-  return static_cast<uint16_t>((position >> 16) + (draw < p));
+// Where the rows of a block can be read as they lie, else null.
+template <class T, class In>
+ZIPML_INLINE const T* in_place(const In* values, ptrdiff_t column_stride) {
+  if constexpr (std::is_same_v<T, In>) return column_stride == 1 ? values : nullptr;
+  return nullptr;
 }
 
-// The sum of two independent samples from one draw: P(2 up) = p^2 (to 2^-16), and the two
-// thresholds add up to exactly 2 p, so that the mean stays unbiased to the last bit.
-ZIPML_INLINE uint16_t two_samples(int32_t position, uint16_t draw) {
-  const int32_t p = position & 0xFFFF;
-  const int32_t both = static_cast<int32_t>((static_cast<uint32_t>(p) * static_cast<uint32_t>(p)) >> 16);
-  const int32_t any = 2 * p - both;
-  return static_cast<uint16_t>(2 * (position >> 16) + (draw < both) + (draw < any));
+// One row of a block, converted.
+template <class In, class T>
+ZIPML_INLINE void convert_lanes(const In* from, T* to) {
+  for (size_t i = 0; i < kLanes; ++i) to[i] = as_working(from[i]);
+}
+#if defined(__AVX2__)
+ZIPML_INLINE void convert_lanes(const RawHalf* from, float* to) {
+  for (size_t i = 0; i < kLanes; i += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
+  }
+}
+#endif
+
+// Four rows of a block from kLanes columns that are contiguous.
+ZIPML_INLINE void turn_lanes(const float* from, ptrdiff_t column_stride, float* to) {
+  Words four[4];  // rows of the columns i, 4 + i, 8 + i, 12 + i
+#pragma GCC unroll 4
+  for (ptrdiff_t i = 0; i < 4; ++i) {
+    const auto part = [&](ptrdiff_t c) { return from + (c + i) * column_stride; };
+#if defined(__AVX512BW__)
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(part(0)));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(4)), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(8)), 2);
+    four[i] = (Words)_mm512_insertf32x4(v, _mm_loadu_ps(part(12)), 3);
+#elif defined(__AVX2__)
+    const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(part(0)));
+    four[i] = (Words)_mm256_insertf128_ps(v, _mm_loadu_ps(part(4)), 1);
+#else
+    four[i] = load_as<Words>(part(0));
+#endif
+  }
+  const Words a = low_pair(four[0], four[1]), b = low_pair(four[2], four[3]);
+  const Words c = high_pair(four[0], four[1]), d = high_pair(four[2], four[3]);
+  const Words rows[4] = {low_four(a, b), high_four(a, b), low_four(c, d), high_four(c, d)};
+  std::memcpy(to, rows, sizeof rows);
 }
 
-ZIPML_INLINE void round_column(const int32_t position[64], size_t rows, int samples,
-                               const uint16_t draws[64], uint16_t codes[64]) {
-  if (samples == 1) {
-    for (size_t r = 0; r < 64; ++r) codes[r] = one_sample(position[r], draws[r]);
+template <class T>
+using Block = T[kTileRows][kLanes];
+
+// Copies `columns` columns of a tile into a block of whole rows, from lane `lane` on.
+template <class In, class T>
+ZIPML_INLINE void gather(Matrix<const In> values, size_t row, size_t rows, size_t column,
+                         size_t columns, Block<T>& block, size_t lane) {
+  const In* from = values.data + static_cast<ptrdiff_t>(row) * values.row_stride +
+                   static_cast<ptrdiff_t>(column) * values.column_stride;
+  if (values.column_stride == 1 && columns == kLanes) {
+    for (size_t r = 0; r < rows; ++r, from += values.row_stride) convert_lanes(from, block[r]);
+  } else if (values.row_stride == 1) {
+    size_t done = 0;  // rows
+    if constexpr (std::is_same_v<In, float>) {
+      if (columns == kLanes) {
+        for (; done + 4 <= rows; done += 4) turn_lanes(from + done, values.column_stride, block[done]);
+      }
+    }
+    for (size_t c = 0; c < columns; ++c, from += values.column_stride) {
+      // The same column of the next block.
+      const In* next = from + static_cast<ptrdiff_t>(kLanes) * values.column_stride;
+      for (size_t i = 0; i < kTileRows; i += 64 / sizeof(In)) prefetch(next + i);
+      for (size_t r = done; r < rows; ++r) block[r][lane + c] = as_working(from[r]);
+    }
   } else {
-    for (size_t r = 0; r < 64; ++r) codes[r] = two_samples(position[r], draws[r]);
-  }
-  for (size_t r = rows; r < 64; ++r) codes[r] = 0;
-}
-
-ZIPML_INLINE uint64_t variance_units(const int32_t position[64], size_t rows) {
-  uint64_t sum = 0;
-  for (size_t r = 0; r < rows; ++r) {
-    const uint32_t p = static_cast<uint32_t>(position[r]) & 0xFFFFu;
-    sum += p * (65536u - p);
-  }
-  return sum;
-}
-
-template <class T, class Round>
-ZIPML_INLINE void encode_any(Matrix<const T> values, Scales<T> scales, CodeSpec spec,
-                             uint64_t seed, uint64_t first_tile, uint8_t* codes,
-                             uint64_t* variance, double* row_variance) {
-  const int stored = spec.stored_bits();
-  const PhiloxKey key(seed);
-  const size_t grid_count = scales.by_row ? values.rows : values.columns;
-  Buffer<Grid<T, Round>> grids(grid_count);
-  for (size_t g = 0; g < grid_count; ++g) {
-    const T upper = scales.upper[g];
-    grids[g] = Grid<T, Round>(scales.by_row ? T(0) - upper : scales.lower[g], upper, spec.intervals());
-  }
-  if (variance) std::memset(variance, 0, values.columns * sizeof(uint64_t));
-  if (row_variance) std::memset(row_variance, 0, values.columns * sizeof(double));
-
-  T block[kColumnBlock][kTileRows] = {};
-  for (size_t t = 0; t < tile_count(values.rows); ++t) {
-    const size_t rows = rows_in_tile(values.rows, t);
-    const size_t slots = slots_in_tile(rows);
-    uint8_t* tile = codes + tile_offset(t, values.columns, stored);
-    for (size_t c0 = 0; c0 < values.columns; c0 += kColumnBlock) {
-      const size_t width = least(kColumnBlock, values.columns - c0);
-      for (size_t r = 0; r < rows; ++r) {
-        const T* row = values.data + static_cast<ptrdiff_t>(t * kTileRows + r) * values.row_stride +
-                       static_cast<ptrdiff_t>(c0) * values.column_stride;
-        for (size_t c = 0; c < width; ++c) {
-          block[c][r] = row[static_cast<ptrdiff_t>(c) * values.column_stride];
-        }
-      }
-      alignas(64) uint16_t draws[kColumnBlock][kTileRows];
-      quantize_draws(key, first_tile + t, static_cast<uint32_t>(c0), draws);
-      for (size_t c = 0; c < width; ++c) {
-        alignas(64) int32_t position[64];
-        alignas(64) uint16_t packed[64];
-        if (scales.by_row) {
-          const Grid<T, Round>* grid = grids.data() + t * kTileRows;
-          double sum = 0;
-          for (size_t r = 0; r < rows; ++r) {
-            position[r] = grid[r].position(block[c][r]);
-            const double p = (position[r] & 0xFFFF) * 0x1p-16;
-            const double step = static_cast<double>(grid[r].step) / grid[r].factor;
-            sum += p > 0 ? p * (1.0 - p) * step * step : 0.0;  // the step may be infinite
-          }
-          for (size_t r = rows; r < 64; ++r) position[r] = 0;
-          if (row_variance) row_variance[c0 + c] += sum;
-        } else {
-          const Grid<T, Round> grid = grids[c0 + c];
-          if (grid.factor == T(1)) {
-            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<false>(block[c][r]);
-          } else {
-            for (size_t r = 0; r < 64; ++r) position[r] = grid.template position<true>(block[c][r]);
-          }
-          if (variance) variance[c0 + c] += variance_units(position, rows);
-        }
-        round_column(position, rows, spec.samples, draws[c], packed);
-        pack_column(packed, slots, stored, values.columns, c0 + c, tile);
-      }
+    for (size_t r = 0; r < rows; ++r, from += values.row_stride) {
+      const In* at = from;
+      for (size_t c = 0; c < columns; ++c, at += values.column_stride) block[r][lane + c] = as_working(*at);
     }
   }
 }
 
+template <class In, class T, class Round>
+struct Encoder {
+  const Matrix<const In> values;
+  const Scales<T> scales;
+  const CodeSpec spec;
+  const RoundKeys keys;
+  const uint64_t first_tile;
+  uint8_t* const codes;
+  uint64_t* const variance;
+  double* const row_variance;
+  GridTable<T> grids;
+  bool within = true;
+  alignas(64) Block<T> block = {};
+  alignas(64) Words words[32];
+
+  ZIPML_INLINE uint8_t* tile_codes(size_t t) const {
+    return codes + tile_offset(t, values.columns, spec.stored_bits());
+  }
+
+  // Rounds `words`, from draws to codes. `first` is the number of the first grid.
+  ZIPML_INLINE void round(const T* from, ptrdiff_t stride, const In* ahead, ptrdiff_t ahead_stride,
+                          size_t first, size_t lanes, uint64_t* sums, double* row_sums) {
+    const auto run = [&](auto careful, auto by_row) {
+      return round_block<T, Round, decltype(careful)::value, decltype(by_row)::value>(
+          from, stride, reinterpret_cast<const char*>(ahead),
+          ahead_stride * static_cast<ptrdiff_t>(sizeof(In)), grids, first, spec.samples, words, lanes,
+          sums, row_sums);
+    };
+    if (scales.by_row) {
+      within &= grids.any_careful(first, kTileRows) ? run(Yes(), Yes()) : run(No(), Yes());
+    } else {
+      within &= grids.any_careful(first, lanes) ? run(Yes(), No()) : run(No(), No());
+    }
+  }
+
+  // Up to kLanes columns of one tile, from column `c0` on.
+  ZIPML_INLINE void encode_block(size_t t, size_t c0) {
+    const size_t rows = rows_in_tile(values.rows, t), columns = values.columns;
+    const size_t width = least(kLanes, columns - c0);
+    const In* tile = values.data + static_cast<ptrdiff_t>(t * kTileRows) * values.row_stride;
+    const T* from = width == kLanes && rows == kTileRows
+                        ? in_place<T>(tile + c0, values.column_stride) : nullptr;
+    ptrdiff_t stride = values.row_stride;
+    const In* next_tile = tile + static_cast<ptrdiff_t>(kTileRows) * stride;
+    const In* ahead = c0 + 2 * kLanes <= columns ? tile + c0 + kLanes : next_tile;
+    if (!from) {
+      for (size_t r = width < kLanes ? 0 : rows; r < kTileRows; ++r) {
+        // What a tile lacks takes the lowest level, whose code is zero and does not vary.
+        for (size_t c = 0; c < kLanes; ++c) block[r][c] = scales.by_row ? T(0) : grids.lower[c0 + c];
+      }
+      gather(values, t * kTileRows, rows, c0, width, block, 0);
+      from = block[0];
+      stride = kLanes;
+    }
+    draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
+    const bool dense = values.column_stride == 1;  // else gather looks ahead
+    round(from, stride, dense ? ahead : tile, dense ? values.row_stride : 0, scales.by_row ? t * kTileRows : c0, width,
+          variance ? variance + c0 : nullptr, row_variance ? row_variance + c0 : nullptr);
+    if (rows == kTileRows) {
+      pack_block(words, spec.stored_bits(), columns, c0, width, tile_codes(t));
+    } else {
+      pack_ragged_block(words, rows, spec.stored_bits(), columns, c0, width, tile_codes(t));
+    }
+  }
+
+  // The last few columns, from `c0` on, of `count` whole tiles side by side: alone they would leave
+  // most lanes empty. `first` is the number of their repeated grids.
+  ZIPML_INLINE void encode_side_by_side(size_t t, size_t count, size_t c0, size_t first) {
+    const size_t width = values.columns - c0, lanes = count * width;
+    alignas(64) uint64_t tiles[kLanes] = {}, sums[kLanes] = {};
+    alignas(64) uint32_t columns[kLanes] = {};
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      tiles[lane] = first_tile + t + lane / width;
+      columns[lane] = static_cast<uint32_t>(c0 + lane % width);
+    }
+    for (size_t r = 0; r < kTileRows; ++r) {
+      for (size_t lane = lanes; lane < kLanes; ++lane) block[r][lane] = grids.lower[first + lane];
+    }
+    for (size_t i = 0; i < count; ++i) {
+      gather(values, (t + i) * kTileRows, kTileRows, c0, width, block, i * width);
+    }
+    draw_lanes(keys, tiles, columns, words);
+    round(block[0], kLanes, values.data, 0, first, lanes, sums, nullptr);
+    for (size_t lane = 0; variance && lane < lanes; ++lane) variance[c0 + lane % width] += sums[lane];
+    pack_side_by_side(words, spec.stored_bits(), values.columns, c0, count, tile_codes(t),
+                      tile_offset(1, values.columns, spec.stored_bits()));
+  }
+
+  ZIPML_INLINE bool run() {
+    const size_t columns = values.columns, whole = values.rows / kTileRows;
+    grids.fill(scales, scales.by_row ? values.rows : columns, spec.intervals(), Round());
+    if (variance) std::memset(variance, 0, columns * sizeof(uint64_t));
+    if (row_variance) std::memset(row_variance, 0, columns * sizeof(double));
+    const size_t rest = columns % kLanes;
+    const size_t together = rest && !scales.by_row ? kLanes / rest : 1;
+    const size_t repeated = together > 1 ? grids.repeat_last(columns, rest) : 0;
+    size_t waiting = 0;  // tiles whose last columns are not encoded yet
+    for (size_t t = 0; t < tile_count(values.rows); ++t) {
+      const bool wait = together > 1 && t < whole;
+      for (size_t c0 = 0; c0 < columns - (wait ? rest : 0); c0 += kLanes) encode_block(t, c0);
+      waiting += wait;
+      if (waiting == together || (waiting && t + 1 == whole)) {
+        encode_side_by_side(t + 1 - waiting, waiting, columns - rest, repeated);
+        waiting = 0;
+      }
+    }
+    return within;
+  }
+};
+
+template <class In, class T, class Round>
+ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
+                             uint64_t first_tile, uint8_t* codes, uint64_t* variance,
+                             double* row_variance) {
+  Encoder<In, T, Round> encoder{values, scales, spec, RoundKeys(seed), first_tile, codes,
+                                variance, row_variance, {}, true, {}, {}};
+  return encoder.run();
+}
+
 }  // namespace
 
-void encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
-                               uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<float, Keep>(v, s, c, seed, tile, out, var, row_var);
+bool encode_float(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                  uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<float, float, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
-void encode_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
-                              uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
+bool encode_float_to_half(Matrix<const float> v, Scales<float> s, CodeSpec c, uint64_t seed,
+                          uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<float, float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
 }
-void encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
-                                uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
-  encode_any<double, Keep>(v, s, c, seed, tile, out, var, row_var);
+bool encode_half(Matrix<const RawHalf> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                 uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<RawHalf, float, ToHalf>(v, s, c, seed, tile, out, var, row_var);
+}
+bool encode_byte(Matrix<const uint8_t> v, Scales<float> s, CodeSpec c, uint64_t seed, uint64_t tile,
+                 uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<uint8_t, float, Keep>(v, s, c, seed, tile, out, var, row_var);
+}
+bool encode_double(Matrix<const double> v, Scales<double> s, CodeSpec c, uint64_t seed,
+                   uint64_t tile, uint8_t* out, uint64_t* var, double* row_var) {
+  return encode_any<double, double, Keep>(v, s, c, seed, tile, out, var, row_var);
 }
 
 }  // namespace ZIPML_ISA

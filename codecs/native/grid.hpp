@@ -85,31 +85,6 @@ struct Grid {
     const T inner = code >= intervals ? upper : scaled_level(code) / factor;
     return code <= 0 ? lower : inner;
   }
-
-  // Position of a value: base code << 16 | probability of rounding up in units of 2^-16. The
-  // probability is the share of the interval between the two levels as they are, rounded to the
-  // array's precision, and not of the nominal step: the expectation is then the value itself.
-  template <bool Extreme>
-  ZIPML_INLINE int32_t position(T value) const {
-    const T x = Extreme ? value * factor : value;
-    // The comparisons are written so that a NaN, which callers refuse beforehand, is harmless.
-    T code = std::rint((x - lo) * inverse);
-    code = code >= T(0) ? code : T(0);
-    code = code <= T(intervals) ? code : T(intervals);
-    const T near = scaled_level<Extreme>(code);
-    const T side = x >= near ? T(1) : T(-1);
-    T share = (x - near) / (scaled_level<Extreme>(code + side) - near);
-    share = share >= T(0) ? share : T(0);  // 0 / 0 where levels coincide
-    share = share <= T(1) ? share : T(1);
-    const T units = std::rint(share * T(65536)) * side;
-    const int32_t p = (static_cast<int32_t>(code) << 16) + static_cast<int32_t>(units);
-    const int32_t top = intervals << 16;
-    return p < 0 ? 0 : p > top ? top : p;
-  }
-
-  ZIPML_INLINE int32_t position(T value) const {
-    return factor == T(1) ? position<false>(value) : position<true>(value);
-  }
 };
 
 }  // namespace ZIPML_ISA

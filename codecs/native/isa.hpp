@@ -52,6 +52,14 @@ class Buffer {
   size_t size_ = 0;
 };
 
+// Branches on these at compile time: a value that has the answer as its type.
+struct Yes {
+  static constexpr bool value = true;
+};
+struct No {
+  static constexpr bool value = false;
+};
+
 template <class T>
 inline __attribute__((always_inline)) T least(T a, T b) { return b < a ? b : a; }
 template <class T>

@@ -8,9 +8,13 @@
 
 namespace zipml {
 
-template <class T>
-using Encode = void(Matrix<const T> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
+template <class In, class T>
+using Encode = bool(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
                     uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
+template <class In, class T>
+using ColumnBounds = bool(Matrix<const In> values, T* low, T* high);
+template <class In, class T>
+using RowMagnitudes = bool(Matrix<const In> values, T* largest);
 template <class T, class Out = T>
 using Decode = void(const uint8_t* codes, size_t chunk_rows, size_t first_tile, Scales<T> scales,
                     CodeSpec spec, bool stream, Matrix<Out> out);
@@ -23,10 +27,24 @@ struct Kernels {
 
   // Quantises and packs. `variance` receives per column the sum over rows of p (2^16 - p), p the
   // probability of rounding up in units of 2^-16 (exact); for row scales, `row_variance` receives
-  // the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Halves travel as floats.
-  Encode<float>* encode_float;
-  Encode<float>* encode_half;
-  Encode<double>* encode_double;
+  // the sum of p (2^16 - p) step^2 2^-32 in doubles instead. Returns false where a value is not a
+  // number or lies outside of its bounds: what has been written then is to be thrown away.
+  Encode<float, float>* encode_float;
+  Encode<float, float>* encode_float_to_half;  // levels are halves, values need not be
+  Encode<RawHalf, float>* encode_half;
+  Encode<uint8_t, float>* encode_byte;
+  Encode<double, double>* encode_double;
+
+  // The smallest and the largest value of each column, and the largest magnitude of each row.
+  // Return false where a value is not finite: what has been written then is to be thrown away.
+  ColumnBounds<float, float>* column_bounds_float;
+  ColumnBounds<RawHalf, float>* column_bounds_half;
+  ColumnBounds<uint8_t, float>* column_bounds_byte;
+  ColumnBounds<double, double>* column_bounds_double;
+  RowMagnitudes<float, float>* row_magnitudes_float;
+  RowMagnitudes<RawHalf, float>* row_magnitudes_half;
+  RowMagnitudes<uint8_t, float>* row_magnitudes_byte;
+  RowMagnitudes<double, double>* row_magnitudes_double;
 
   // Decodes out.rows rows of a chunk of `chunk_rows` rows, from the start of tile `first_tile` on.
   // Row scales start at that tile too. With `stream` values are written past the caches, where

@@ -204,10 +204,10 @@ ZIPML_INLINE float lane_sum(const F16& v) {
 ZIPML_INLINE constexpr size_t padded(size_t size) { return (size + 15) / 16 * 16; }
 
 // Eight doubles, for sums whose cancellation single precision would not bear.
-struct Doubles {
+struct DoubleLanes {
   double lane[8];
 };
-ZIPML_INLINE double lane_sum(const Doubles& v) {
+ZIPML_INLINE double lane_sum(const DoubleLanes& v) {
   const double* l = v.lane;
   return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
 }

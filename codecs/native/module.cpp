@@ -19,6 +19,16 @@
 namespace nb = nanobind;
 using namespace zipml;
 
+NAMESPACE_BEGIN(NB_NAMESPACE)
+namespace detail {
+template <>
+struct dtype_traits<RawHalf> {
+  static constexpr dlpack::dtype value{static_cast<uint8_t>(dlpack::dtype_code::Float), 16, 1};
+  static constexpr auto name = const_name("float16");
+};
+}
+NAMESPACE_END(NB_NAMESPACE)
+
 namespace {
 
 template <class T>
@@ -56,14 +66,16 @@ Scales<T> make_scales(const std::optional<Vec<T>>& lower, const Vec<T>& upper, s
   return {lower->data(), upper.data(), false};
 }
 
-template <class T>
-void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples,
-                   uint64_t seed, uint64_t first_tile, bool half, MutVec<uint8_t> codes,
-                   std::optional<MutVec<uint64_t>> variance,
-                   std::optional<MutVec<double>> row_variance) {
+// Encodes a matrix of any type whose values are kept as T, and says whether all of them lie within
+// their bounds.
+template <class T, class In>
+bool encode_matrix(Mat<In> values, const std::optional<Vec<T>>& lower, const Vec<T>& upper, int bits,
+                   int samples, uint64_t seed, uint64_t first_tile, Encode<In, T>* encode,
+                   const MutVec<uint8_t>& codes, const std::optional<MutVec<uint64_t>>& variance,
+                   const std::optional<MutVec<double>>& row_variance) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t rows = values.shape(0), columns = values.shape(1);
-  const Matrix<const T> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
   require(codes.shape(0) == codes_size(rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
@@ -71,15 +83,44 @@ void encode_values(Mat<T> values, std::optional<Vec<T>> lower, Vec<T> upper, int
   require(!row_variance || row_variance->shape(0) == columns, "variance needs one entry a column");
   uint64_t* var = variance ? variance->data() : nullptr;
   double* row_var = row_variance ? row_variance->data() : nullptr;
-  uint8_t* out = codes.data();
   nb::gil_scoped_release release;
-  if constexpr (sizeof(T) == 8) {
-    kernels().encode_double(m, scales, spec, seed, first_tile, out, var, row_var);
-  } else if (half) {
-    kernels().encode_half(m, scales, spec, seed, first_tile, out, var, row_var);
-  } else {
-    kernels().encode_float(m, scales, spec, seed, first_tile, out, var, row_var);
-  }
+  return encode(m, scales, spec, seed, first_tile, codes.data(), var, row_var);
+}
+
+bool encode_floats(Mat<float> values, std::optional<Vec<float>> lower, Vec<float> upper, int bits,
+                   int samples, uint64_t seed, uint64_t first_tile, bool half, MutVec<uint8_t> codes,
+                   std::optional<MutVec<uint64_t>> variance,
+                   std::optional<MutVec<double>> row_variance) {
+  const auto encode = half ? kernels().encode_float_to_half : kernels().encode_float;
+  return encode_matrix<float, float>(values, lower, upper, bits, samples, seed, first_tile, encode,
+                                     codes, variance, row_variance);
+}
+
+template <class T, class In, Encode<In, T>* Kernels::*Kernel>
+bool encode_values(Mat<In> values, std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples,
+                   uint64_t seed, uint64_t first_tile, MutVec<uint8_t> codes,
+                   std::optional<MutVec<uint64_t>> variance,
+                   std::optional<MutVec<double>> row_variance) {
+  return encode_matrix<T, In>(values, lower, upper, bits, samples, seed, first_tile,
+                              kernels().*Kernel, codes, variance, row_variance);
+}
+
+template <class T, class In, ColumnBounds<In, T>* Kernels::*Kernel>
+bool column_bounds(Mat<In> values, MutVec<T> low, MutVec<T> high) {
+  const size_t rows = values.shape(0), columns = values.shape(1);
+  require(low.shape(0) == columns && high.shape(0) == columns, "bounds need one entry a column");
+  const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  nb::gil_scoped_release release;
+  return (kernels().*Kernel)(m, low.data(), high.data());
+}
+
+template <class T, class In, RowMagnitudes<In, T>* Kernels::*Kernel>
+bool row_magnitudes(Mat<In> values, MutVec<T> largest) {
+  const size_t rows = values.shape(0), columns = values.shape(1);
+  require(largest.shape(0) == rows, "magnitudes need one entry a row");
+  const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
+  nb::gil_scoped_release release;
+  return (kernels().*Kernel)(m, largest.data());
 }
 
 // Out is T, or the bits of halves.
@@ -309,14 +350,33 @@ NB_MODULE(_native, m) {
   m.def("live_simd", [] { return std::string(kernels().name); });
   m.def("select_simd", &select_simd, nb::arg("name"));
 
-  m.def("encode_f32", &encode_values<float>, nb::arg("values"), nb::arg("lower").none(),
+  m.def("encode_f32", &encode_floats, nb::arg("values"), nb::arg("lower").none(),
         nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
         nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
         nb::arg("row_variance").none());
-  m.def("encode_f64", &encode_values<double>, nb::arg("values"), nb::arg("lower").none(),
-        nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
-        nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
-        nb::arg("row_variance").none());
+  const auto def_encode = [&m](const char* name, auto f) {
+    m.def(name, f, nb::arg("values").noconvert(), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
+          nb::arg("samples"), nb::arg("seed"), nb::arg("first_tile"), nb::arg("codes"),
+          nb::arg("variance").none(), nb::arg("row_variance").none());
+  };
+  def_encode("encode_f16", &encode_values<float, RawHalf, &Kernels::encode_half>);
+  def_encode("encode_f64", &encode_values<double, double, &Kernels::encode_double>);
+  def_encode("encode_u8", &encode_values<float, uint8_t, &Kernels::encode_byte>);
+  const auto def_column_bounds = [&m](auto f) {
+    m.def("column_bounds", f, nb::arg("values").noconvert(), nb::arg("low").noconvert(),
+          nb::arg("high").noconvert());
+  };
+  def_column_bounds(&column_bounds<float, float, &Kernels::column_bounds_float>);
+  def_column_bounds(&column_bounds<float, RawHalf, &Kernels::column_bounds_half>);
+  def_column_bounds(&column_bounds<float, uint8_t, &Kernels::column_bounds_byte>);
+  def_column_bounds(&column_bounds<double, double, &Kernels::column_bounds_double>);
+  const auto def_row_magnitudes = [&m](auto f) {
+    m.def("row_magnitudes", f, nb::arg("values").noconvert(), nb::arg("largest").noconvert());
+  };
+  def_row_magnitudes(&row_magnitudes<float, float, &Kernels::row_magnitudes_float>);
+  def_row_magnitudes(&row_magnitudes<float, RawHalf, &Kernels::row_magnitudes_half>);
+  def_row_magnitudes(&row_magnitudes<float, uint8_t, &Kernels::row_magnitudes_byte>);
+  def_row_magnitudes(&row_magnitudes<double, double, &Kernels::row_magnitudes_double>);
   m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);

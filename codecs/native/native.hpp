@@ -7,8 +7,18 @@
 namespace zipml {
 namespace ZIPML_ISA {
 
-Encode<float> encode_float, encode_half;
-Encode<double> encode_double;
+Encode<float, float> encode_float, encode_float_to_half;
+Encode<RawHalf, float> encode_half;
+Encode<uint8_t, float> encode_byte;
+Encode<double, double> encode_double;
+ColumnBounds<float, float> column_bounds_float;
+ColumnBounds<RawHalf, float> column_bounds_half;
+ColumnBounds<uint8_t, float> column_bounds_byte;
+ColumnBounds<double, double> column_bounds_double;
+RowMagnitudes<float, float> row_magnitudes_float;
+RowMagnitudes<RawHalf, float> row_magnitudes_half;
+RowMagnitudes<uint8_t, float> row_magnitudes_byte;
+RowMagnitudes<double, double> row_magnitudes_double;
 Decode<float> decode_float, decode_half;
 Decode<double> decode_double;
 Decode<float, uint16_t> decode_float_as_half, decode_half_as_half;

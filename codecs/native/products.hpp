@@ -66,7 +66,7 @@ class Products {
       float* factor = factor_.data() + k * stride_;
       for (size_t j = 0; j < affine_.columns; ++j) factor[j] = affine_.slope[j] * w[j];
       if (integer()) round_model(k, batch);
-      Doubles linear{}, centre{};
+      DoubleLanes linear{}, centre{};
       for (size_t j = 0; j < affine_.columns; j += 8) {  // all are zero beyond the columns
         for (size_t l = 0; l < 8; ++l) linear.lane[l] += static_cast<double>(factor[j + l]) * per_code_[j + l];
       }

@@ -82,7 +82,7 @@ class Batches {
     OutputSums& s = sums_[k] = OutputSums{};
     if (!noisy_) return;
     const float* w = state_.model + k * affine_.columns;
-    Doubles sum{};
+    DoubleLanes sum{};
     size_t j = 0;
     const auto term = [&](size_t at) { return static_cast<double>(o_.variance[at]) * w[at] * w[at]; };
     for (; j + 8 <= affine_.columns; j += 8) {

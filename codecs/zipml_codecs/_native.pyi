@@ -24,7 +24,19 @@ def encode_f32(
     codes: _Bytes,
     variance: npt.NDArray[np.uint64] | None,
     row_variance: npt.NDArray[np.float64] | None,
-) -> None: ...
+) -> bool: ...
+def encode_f16(
+    values: _Float,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    seed: int,
+    first_tile: int,
+    codes: _Bytes,
+    variance: npt.NDArray[np.uint64] | None,
+    row_variance: npt.NDArray[np.float64] | None,
+) -> bool: ...
 def encode_f64(
     values: _Float,
     lower: _Float | None,
@@ -33,11 +45,24 @@ def encode_f64(
     samples: int,
     seed: int,
     first_tile: int,
-    half: bool,
     codes: _Bytes,
     variance: npt.NDArray[np.uint64] | None,
     row_variance: npt.NDArray[np.float64] | None,
-) -> None: ...
+) -> bool: ...
+def encode_u8(
+    values: _Bytes,
+    lower: _Float | None,
+    upper: _Float,
+    bits: int,
+    samples: int,
+    seed: int,
+    first_tile: int,
+    codes: _Bytes,
+    variance: npt.NDArray[np.uint64] | None,
+    row_variance: npt.NDArray[np.float64] | None,
+) -> bool: ...
+def column_bounds(values: _Float | _Bytes, low: _Float, high: _Float) -> bool: ...
+def row_magnitudes(values: _Float | _Bytes, largest: _Float) -> bool: ...
 def decode_f16(
     codes: _Bytes,
     chunk_rows: int,

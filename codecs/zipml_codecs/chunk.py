@@ -1,12 +1,12 @@
 """One chunk of an array to encoded bytes: with `EncodedChunk`, the face that both codecs share.
 
-This module finds the scales, refuses what cannot be quantised and lays out the bytes; the native
-core rounds, packs and unpacks. It knows nothing of Zarr.
+This module lays out the bytes; `scales.py` finds the scales and refuses what cannot be quantised,
+and the native core rounds, packs and unpacks. It knows nothing of Zarr.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,20 @@ import numpy.typing as npt
 
 from . import _native
 from .encoded import EncodedChunk
-from .errors import ValueRefusedError
 from .header import ChunkHeader, matrix_shape
 from .quantizer import Quantizer
+from .scales import (
+    AnyArray,
+    FloatArray,
+    find_scales,
+    fixed_bounds,
+    refuse_or_impute,
+    refuse_outside,
+    without_tail,
+    working_dtype,
+)
 
 __all__ = ["EncodedChunk", "encode_chunk"]
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def encode_chunk(
@@ -32,13 +39,15 @@ def encode_chunk(
     first_tile: int | None = None,
     chunk_shape: tuple[int, ...] | None = None,
     tail: float = 0.0,
+    dtype: npt.DTypeLike | None = None,
 ) -> bytearray:
     """Quantise an array and pack it.
 
     Parameters
     ----------
     array : array of float16, float32 or float64, any number of axes
-        The last axis holds the columns; a 1-D array is one column.
+        The last axis holds the columns; a 1-D array is one column. With ``dtype="float32"`` it
+        may also be of uint8.
     quantizer : Quantizer
     lower, upper : (columns,) arrays, optional
         Fixed bounds of the levels for ``scale="column"``; by default the smallest and largest
@@ -50,6 +59,9 @@ def encode_chunk(
         Shape of the whole chunk where `array` is only its leading part, and the value of all
         that lies outside. By default a tail of equal values that would widen the bounds (the
         padding of edge chunks) is found and left out.
+    dtype : dtype, optional
+        What the chunk decodes to, by default the array's own type. An array of uint8 is stored as
+        the float32 array of the same values, without a copy as such.
 
     Returns
     -------
@@ -59,49 +71,74 @@ def encode_chunk(
     Raises
     ------
     TypeError
-        Not a float array.
+        Not a float array, and not uint8 to be stored as float32.
     ValueRefusedError
         A value that is not finite, or that lies outside of the fixed bounds.
     """
     values = np.asanyarray(array)
-    if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
-        raise TypeError(
-            f"zipml.quantize stores float16, float32 and float64 arrays, got {values.dtype}"
-        )
+    stored = _stored_dtype(values.dtype, dtype)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if not native.flags.aligned:  # a field of a packed record
         native = native.copy(order="K")
     shape = values.shape if chunk_shape is None else chunk_shape
     box = native
     if chunk_shape is None:
-        box, tail = _without_tail(native, by_row=quantizer.by_row)
-    item_size = values.dtype.itemsize
+        box, tail = without_tail(native, by_row=quantizer.by_row)
     matrix = np.asarray(box).reshape(matrix_shape(box.shape))
-    if item_size == 2:
-        matrix = matrix.astype(np.float32)
-    matrix, imputed = _refuse_or_impute(matrix, quantizer)
-    low, high = _bounds(matrix, quantizer, lower, upper)
-    if item_size == 2:
-        low, high = _as_halves(low, high, matrix)
+    given = fixed_bounds(quantizer, stored, lower, upper, matrix.shape[1])
+    imputed = 0
+    low, high = given or (None, np.empty(0))
+    if given is None or first_tile is None:
+        # The scales and the hash are those of what is stored. Else the quantiser looks itself
+        # whether values are finite and within their bounds: once over the data is enough.
+        found, finite = find_scales(matrix, quantizer, stored)
+        if not finite:
+            matrix, imputed = refuse_or_impute(matrix, quantizer)
+            found, _ = find_scales(matrix, quantizer, stored)
+        low, high = given or found
     if first_tile is None:
         first_tile = _content_hash(matrix)
+    layout = values
+    if stored != values.dtype and not (values.flags.c_contiguous or values.flags.f_contiguous):
+        layout = np.empty_like(values, stored)  # as a conversion would lie
     header = ChunkHeader(
         quantizer=quantizer,
-        item_size=item_size,
+        item_size=stored.itemsize,
         shape=tuple(shape),
         box=tuple(box.shape),
         tail=float(tail),
         first_tile=first_tile % 2**64,
         imputed=imputed,
-        big_endian=values.dtype.byteorder == ">",
-        fortran=bool(values.flags.f_contiguous and not values.flags.c_contiguous),
+        big_endian=stored.byteorder == ">",
+        fortran=bool(layout.flags.f_contiguous and not layout.flags.c_contiguous),
     )
-    return _encode_matrix(header, matrix, low, high)
+    encoded = _encode_matrix(header, matrix, low, high)
+    if encoded is None:
+        matrix, imputed = refuse_or_impute(matrix, quantizer)
+        refuse_outside(matrix, low, high)
+        encoded = _encode_matrix(replace(header, imputed=imputed), matrix, low, high)
+        if encoded is None:
+            raise RuntimeError("the values changed while they were encoded")
+    return encoded
+
+
+def _stored_dtype(given: np.dtype[Any], asked: npt.DTypeLike | None) -> np.dtype[Any]:
+    """Type that a chunk decodes to: that of the array, or float32 for bytes."""
+    stored = given if asked is None else np.dtype(asked)
+    if stored.kind != "f" or stored.itemsize not in (2, 4, 8):
+        raise TypeError(f"zipml.quantize stores float16, float32 and float64 arrays, got {stored}")
+    if stored != given and not (given == np.uint8 and stored.itemsize == 4):
+        raise TypeError(
+            f"zipml.quantize stores uint8 arrays as float32, and others as what they are: got "
+            f"{given} to store as {stored}"
+        )
+    return stored
 
 
 def _encode_matrix(
-    header: ChunkHeader, matrix: FloatArray, low: FloatArray | None, high: FloatArray
-) -> bytearray:
+    header: ChunkHeader, matrix: AnyArray, low: FloatArray | None, high: FloatArray
+) -> bytearray | None:
+    """Lay out the chunk; None if a value is not finite or lies outside of its bounds."""
     out = bytearray(header.total_size)
     out[: header.tables_offset] = header.pack()
     buffer = np.frombuffer(out, np.uint8)
@@ -110,20 +147,29 @@ def _encode_matrix(
     by_row = header.quantizer.by_row
     variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
     if matrix.size:
-        encode = _native.encode_f64 if matrix.dtype == np.float64 else _native.encode_f32
-        encode(
-            values=matrix,
-            lower=low,
-            upper=high,
-            bits=header.quantizer.bits,
-            samples=header.quantizer.samples,
-            seed=header.quantizer.seed,
-            first_tile=header.first_tile,
-            half=header.item_size == 2,
-            codes=buffer[header.codes_offset :],
-            variance=None if by_row else variance,
-            row_variance=variance if by_row else None,
-        )
+        options: dict[str, Any] = {
+            "values": matrix,
+            "lower": low,
+            "upper": high,
+            "bits": header.quantizer.bits,
+            "samples": header.quantizer.samples,
+            "seed": header.quantizer.seed,
+            "first_tile": header.first_tile,
+            "codes": buffer[header.codes_offset :],
+            "variance": None if by_row else variance,
+            "row_variance": variance if by_row else None,
+        }
+        if matrix.dtype == np.float32:
+            # Halves with imputed means: the values are floats, the levels are halves.
+            within = _native.encode_f32(**options, half=header.item_size == 2)
+        elif matrix.dtype == np.float64:
+            within = _native.encode_f64(**options)
+        elif matrix.dtype == np.float16:
+            within = _native.encode_f16(**options)
+        else:
+            within = _native.encode_u8(**options)
+        if not within:
+            return None
     _write(buffer, header.variance_offset, variance)
     return out
 
@@ -133,143 +179,10 @@ def _write(buffer: npt.NDArray[np.uint8], offset: int, table: npt.NDArray[Any]) 
     buffer[offset : offset + raw.size] = raw
 
 
-def _without_tail(values: FloatArray, *, by_row: bool) -> tuple[FloatArray, float]:
-    """Cut off trailing planes that are all equal to the last value, where that helps.
-
-    Zarr fills the part of an edge chunk that lies beyond the array with the fill value. Coded as
-    data it would widen the bounds, and NaN could not be coded at all. The tail is cut only if it
-    is NaN or lies outside of the bounds of the rest in some column (for row scales: of some row):
-    the decoded rest keeps its bounds, so that encoding a decoded chunk decides alike.
-    """
-    if values.size == 0 or values.ndim == 0:
-        return values, 0.0
-    tail = values[(-1,) * values.ndim]
-
-    def is_tail(part: FloatArray) -> npt.NDArray[np.bool_]:
-        return np.isnan(part) if np.isnan(tail) else part == tail
-
-    box = values
-    for axis in range(values.ndim):
-        others = tuple(a for a in range(values.ndim) if a != axis)
-        length = box.shape[axis]
-        last = np.take(box, [length - 1], axis=axis) if length else box
-        if length and is_tail(last).all():
-            keep = np.flatnonzero(~is_tail(box).all(axis=others))
-            length = int(keep[-1]) + 1 if keep.size else 0
-        box = box[(slice(None),) * axis + (slice(0, length),)]
-    if box.size == values.size:
-        return values, 0.0
-    if box.size == 0:
-        return values[(slice(0, 0),) * values.ndim], float(tail)
-    if np.isnan(tail):
-        return box, float(tail)
-    matrix = box.reshape(matrix_shape(box.shape))
-    if by_row:
-        outside = abs(tail) > np.abs(matrix).max(axis=1)
-    else:
-        outside = (tail < matrix.min(axis=0)) | (tail > matrix.max(axis=0))
-    # NaN among the rest makes no comparison true: such a chunk is refused or imputed later.
-    return (box, float(tail)) if outside.any() else (values, 0.0)
-
-
-def _refuse_or_impute(matrix: FloatArray, quantizer: Quantizer) -> tuple[FloatArray, int]:
-    # One cheap pass for the usual case: minimum and maximum propagate NaN and show infinities.
-    if not matrix.size or (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
-        return matrix, 0
-    bad = ~np.isfinite(matrix) if quantizer.nan == "error" else np.isinf(matrix)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        remedy = "" if np.isinf(matrix[row, column]) else ', or use nan="mean"'
-        raise ValueRefusedError(
-            f"the value at row {row}, column {column} is {matrix[row, column]}: "
-            f"only finite values can be quantised; remove or replace it{remedy}",
-            row=row,
-            column=column,
-        )
-    missing = np.isnan(matrix)
-    present = (~missing).sum(axis=0)
-    if not present.all():
-        column = int(np.flatnonzero(present == 0)[0])
-        raise ValueRefusedError(
-            f"column {column} holds nothing but NaN in this chunk: there is no mean to impute",
-            row=0,
-            column=column,
-        )
-    # Divided before they are added, so that no sum overflows; clipped, for rounding must not
-    # carry the mean beyond the values it stands for.
-    mean = (np.where(missing, 0, matrix).astype(np.float64) / present).sum(axis=0)
-    low = np.where(missing, np.inf, matrix).min(axis=0)
-    high = np.where(missing, -np.inf, matrix).max(axis=0)
-    filled = np.where(missing, np.clip(mean, low, high), matrix).astype(matrix.dtype)
-    return filled, int(missing.sum())
-
-
-def _bounds(
-    matrix: FloatArray,
-    quantizer: Quantizer,
-    lower: FloatArray | None,
-    upper: FloatArray | None,
-) -> tuple[FloatArray | None, FloatArray]:
-    dtype = matrix.dtype
-    rows, columns = matrix.shape
-    if quantizer.by_row:
-        if lower is not None or upper is not None:
-            raise ValueError("fixed bounds go with column scales only")
-        high = np.abs(matrix).max(axis=1) if columns else np.zeros(rows, dtype)
-        if quantizer.scale == "row-l2":
-            # Scaled by the largest entry, so that no square overflows or vanishes.
-            unit = np.where(high > 0, high, 1).astype(np.float64)
-            squares = np.square(np.ascontiguousarray(matrix) / unit[:, None])
-            with np.errstate(over="ignore"):
-                norm = unit * np.sqrt(squares.sum(axis=1))
-            high = np.minimum(norm, np.finfo(dtype).max).astype(dtype)
-            high = np.maximum(high, np.abs(matrix).max(axis=1, initial=0))
-        return None, np.ascontiguousarray(high, dtype)
-    if (lower is None) != (upper is None):
-        raise ValueError("fixed bounds come in pairs: give both lower and upper, or neither")
-    if lower is None or upper is None:
-        if not rows:
-            return np.zeros(columns, dtype), np.zeros(columns, dtype)
-        # Zeros of either sign are one level: without the sum, min and max would disagree on it.
-        return matrix.min(axis=0) + dtype.type(0), matrix.max(axis=0) + dtype.type(0)
-    low = np.ascontiguousarray(np.broadcast_to(lower, (columns,)), dtype)
-    high = np.ascontiguousarray(np.broadcast_to(upper, (columns,)), dtype)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
-        raise ValueError("fixed bounds must be finite, the lower not above the upper")
-    outside = (matrix.min(axis=0, initial=math.inf) < low) | (
-        matrix.max(axis=0, initial=-math.inf) > high
-    )
-    if outside.any():
-        column = int(np.flatnonzero(outside)[0])
-        beyond = (matrix[:, column] < low[column]) | (matrix[:, column] > high[column])
-        row = int(np.flatnonzero(beyond)[0])
-        raise ValueRefusedError(
-            f"the value at row {row}, column {column} is {matrix[row, column]}, outside of the "
-            f"bounds {low[column]} to {high[column]}",
-            row=row,
-            column=column,
-        )
-    return low, high
-
-
-def _as_halves(
-    low: FloatArray | None, high: FloatArray, matrix: FloatArray
-) -> tuple[FloatArray | None, FloatArray]:
-    """Make bounds that a float16 can hold, for levels must be values of the array's type."""
-    if low is None:
-        with np.errstate(over="ignore"):
-            rounded = np.minimum(high.astype(np.float16), np.finfo(np.float16).max)
-        return None, np.maximum(rounded.astype(np.float32), np.abs(matrix).max(axis=1, initial=0))
-    for bound in (low, high):
-        if (bound.astype(np.float16) != bound).any():
-            raise ValueError("fixed bounds of a float16 array must be float16 values")
-    return low, high
-
-
-def _content_hash(matrix: FloatArray) -> int:
+def _content_hash(matrix: AnyArray) -> int:
     """Stands for the global row where a codec does not know it (written through plain Zarr)."""
     import hashlib  # loads OpenSSL, which readers do not need
 
-    data = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("<"))
+    data = np.ascontiguousarray(matrix, working_dtype(matrix.dtype).newbyteorder("<"))
     digest = hashlib.blake2b(data.view(np.uint8).reshape(-1).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
