@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,11 @@ class Bench:
             | asdict(timed)
             | {"values_per_second": values / timed.seconds}
         )
+
+    def row_speed(self) -> float:
+        """Values a second of the row kernel: the median over all comparisons with it."""
+        times = [r["base_seconds"] for r in self.records if r["group"] in ("step", "peer")]
+        return self.x.size / statistics.median(times)
 
     def available(self, step: Step) -> bool:
         """Whether the core can do it; what it cannot is noted once."""
@@ -192,6 +198,7 @@ def measure(quick: bool = False) -> Record:
                     "rows": len(x),
                     "float32_bytes": x.nbytes,
                     "row_form": bench.row_form,
+                    "values_per_second": bench.row_speed(),
                 }
             )
     return {"tables": tables, "records": records, "missing": missing}
