@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Codec:
-    """A way to store a chunk. `error`: the largest that it may make, in the values' unit."""
+    """A way to store a chunk. `error`: the largest that it may make; values have variance 1."""
 
     name: str
     encode: Callable[[Chunk], Any]
@@ -47,7 +47,7 @@ def ours() -> Iterator[Codec]:
     """The native core into given buffers, and whole chunks with headers, checks and bounds."""
     lower, upper = np.full(COLUMNS, -LIMIT), np.full(COLUMNS, LIMIT)
     for bits, samples in ((8, 1), (4, 1), (4, 2), (2, 1), (1, 1)):
-        name = f"{bits} bits" + (" x 2 samples" if samples == 2 else "")
+        name = f"{bits} bit{'s' if bits > 1 else ''}" + (" x 2 samples" if samples == 2 else "")
         error = 8 / (2**bits - 1) * 1.001
         quantizer = Quantizer(bits=bits, samples=samples)
         codes = np.empty(_native.codes_size(ROWS, COLUMNS, bits + samples - 1), np.uint8)
@@ -194,7 +194,7 @@ def measure(quick: bool = False) -> Record:
         if quick and codec.name.endswith(SLOW):
             continue
         print(f"codecs, {codec.name}", file=sys.stderr)
-        check(codec, chunks[0])
+        error = checked_error(codec, chunks[0])
         encoded = [frozen(codec.encode(chunk)) for chunk in chunks]
         size = sum(codec.size(data) for data in encoded)
 
@@ -210,7 +210,7 @@ def measure(quick: bool = False) -> Record:
             {
                 "name": codec.name,
                 "size_ratio": total / size,
-                "error": codec.error,
+                "rms_error": error,
                 "encode": speed(paired(encode, copy, effort), total),
                 "decode": speed(paired(decode, copy, effort), total),
             }
@@ -223,12 +223,13 @@ def measure(quick: bool = False) -> Record:
     }
 
 
-def check(codec: Codec, chunk: Chunk) -> None:
-    """A codec must give back its chunk within the error that it is listed with."""
+def checked_error(codec: Codec, chunk: Chunk) -> float:
+    """The root mean square error; none may be larger than the codec is listed with."""
     found = np.asarray(codec.decode(codec.encode(chunk))).reshape(chunk.shape)
     worst = float(np.abs(found - chunk).max())
     if not worst <= codec.error:
         raise AssertionError(f"{codec.name} is off by {worst}, more than {codec.error}")
+    return float(np.sqrt(np.mean(np.square(found - chunk), dtype=np.float64)))
 
 
 def frozen(encoded: Any) -> Any:

@@ -110,14 +110,18 @@ class PackedTable:
     def refusal(self, step: Step) -> str | None:
         """What the installed core lacks for this step, or None; one tile is tried."""
         small = PackedTable(self.x[:TILE_ROWS], self.y[:TILE_ROWS])
-        wants = [f"arithmetic={step.arithmetic!r}"] if step.arithmetic != "float" else []
-        wants += [f"tables of {step.levels}"] if step.levels != "uniform" else []
+        lacking = "tables of levels"
         try:
-            small.run(step)()
+            run = small.run(step)
+            lacking = f"{step.arithmetic} arithmetic"
+            run()
         except TypeError:
-            return f"the installed core does not know {' with '.join(wants)}"
+            return f"the installed core has no {lacking}"
         except ValueError as error:
-            return f"{step.stored_bits} bits, {step.estimator}, {' with '.join(wants)}: {error}"
+            return (
+                f"{step.stored_bits} bits, {step.levels} levels, {step.estimator}, "
+                f"{step.arithmetic}: {error}"
+            )
         return None
 
 

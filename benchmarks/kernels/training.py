@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -153,6 +154,7 @@ class Bench:
                     lambda runs=runs: list(pool.map(lambda run: run(), runs)),
                     lambda runs=runs: [run() for run in runs],
                     self.effort,
+                    clock=time.perf_counter,
                 )
                 self.add("threads", name, timed, **more)
 
