@@ -21,7 +21,7 @@ WIDTHS = (1024, 90)
 BITS = (8, 4, 2, 1)
 BARS = {  # (arithmetic, levels): name, colour
     ("int8", "uniform"): ("8-bit integers", "#2b5c8a"),
-    ("int8", "uint8"): ("8-bit integers, fitted levels", "#e08a3c"),
+    ("int8", "uint8"): ("8-bit integers, optimal levels", "#e08a3c"),
     ("int16", "uniform"): ("16-bit integers", "#7ba7cc"),
     ("float", "uniform"): ("float32 arithmetic", "#b5b5b5"),
 }
@@ -92,7 +92,10 @@ def bars(axes: Axes, records: list[dict[str, Any]], shown: list[tuple[str, str]]
             label=name,
             zorder=2,
         )
-        axes.bar_label(drawn, fmt="%.1f", fontsize=6.5, padding=1.5)
+        axes.bar_label(
+            drawn, fmt="%.1f", fontsize=6.5, padding=2, zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+        )  # fmt: skip
     axes.set_xticks(range(len(BITS)), [str(bits) for bits in BITS])
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,7 @@ def as_text(report: Record) -> str:
         f"{machine['system']}, Python {machine['python']}",
         f"SIMD      {machine['simd']} (available: {', '.join(machine['simd_levels'])})",
         f"versions  {', '.join(f'{name} {v}' for name, v in report['versions'].items())}",
-        "method    one core; medians of paired runs, ours and the peer in turns; time of the process",
+        "method    one core, time of the process; medians of paired runs, in which both take turns",
     ]
     for part, show in (("training", training), ("codecs", codecs), ("imports", imports)):
         if part in report:
@@ -29,8 +29,8 @@ def as_text(report: Record) -> str:
 def training(part: Record) -> list[str]:
     """The tables of the training step."""
     lines = [
-        "TRAINING STEP: a pass of SGD, squared loss, tiles in sequence. Figures are times as fast as",
-        "float32 rows: SGD row by row over a table of floats, in the fastest of several forms.",
+        "TRAINING STEP: a pass of SGD, squared loss, tiles in sequence. Figures: times as fast as",
+        "float32 rows, which is SGD row by row over a table of floats in the fastest of its forms.",
         "",
         *steps_table(part),
         "",

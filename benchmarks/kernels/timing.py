@@ -30,7 +30,7 @@ class Effort:
     most: int
 
 
-FULL = Effort(seconds=0.8, least=3, most=11)
+FULL = Effort(seconds=0.6, least=3, most=11)
 QUICK = Effort(seconds=0.25, least=3, most=5)
 
 
@@ -78,7 +78,7 @@ def seconds(run: Callable[[], Any], clock: Callable[[], float] = time.perf_count
     return clock() - began
 
 
-def fastest(runs: dict[str, Callable[[], Any]], turns: int = 4) -> str:
+def fastest(runs: dict[str, Callable[[], Any]], turns: int = 6) -> str:
     """The name of the run with the shortest time, the runs taking turns."""
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(turns):

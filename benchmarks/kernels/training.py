@@ -207,18 +207,18 @@ def measure(quick: bool = False) -> Record:
 
 
 def measure_width(bench: Bench) -> None:
-    """The comparisons of one width; the long list at 1024 columns only."""
+    """The comparisons of one width; the longest list at 1024 columns."""
     arithmetic = ("int8", "float") if bench.quick else ARITHMETIC
     bench.peers()
     bench.steps("step", [Step(bits, kind) for kind in arithmetic for bits in BITS])
-    if bench.columns == 1024:
-        levels = LEVELS[:1] if bench.quick else LEVELS
+    if bench.columns in (90, 1024):
+        levels = LEVELS if bench.columns == 1024 and not bench.quick else LEVELS[:1]
         bench.steps(
             "levels",
             [Step(bits, kind, kept) for kept in levels for kind in arithmetic for bits in BITS],
         )
     if bench.columns in (100, 1024) and not bench.quick:
-        bench.estimators((8, 4, 2), ("int8", "float"))
+        bench.estimators((8, 4, 2) if bench.columns == 1024 else (4,), ("int8", "float"))
         bench.steps("batch", [Step(4, kind, batch_tiles=n) for kind in arithmetic for n in (1, 4)])
     if bench.columns == 1024:
         bench.threads([Step(bits, kind) for kind in arithmetic for bits in (8, 4)])
