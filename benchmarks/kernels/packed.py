@@ -76,7 +76,8 @@ class PackedTable:
         columns = self.x.shape[1]
         variance = np.full(columns, rounding_variance(step), "f4")
         no_penalty = np.zeros(columns, "f4")
-        extra = {} if step.arithmetic == "float" else {"arithmetic": step.arithmetic}
+        known = "arithmetic" in (_native.TileBatch.sgd.__doc__ or "")  # older cores: float only
+        extra = {"arithmetic": step.arithmetic} if known or step.arithmetic != "float" else {}
 
         def sgd() -> Floats:
             model, intercept = np.zeros((1, columns), "f4"), np.zeros(1, "f4")

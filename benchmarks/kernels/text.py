@@ -23,7 +23,7 @@ def as_text(report: Record) -> str:
     for part, show in (("training", training), ("codecs", codecs), ("imports", imports)):
         if part in report:
             lines += ["", *show(report[part])]
-    return "\n".join([*lines, "", f"took {report['seconds']:.0f} s"])
+    return "\n".join(line.rstrip() for line in [*lines, "", f"took {report['seconds']:.0f} s"])
 
 
 def training(part: Record) -> list[str]:

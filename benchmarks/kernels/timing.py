@@ -51,15 +51,23 @@ def paired(
     base: Callable[[], Any],
     effort: Effort,
     clock: Callable[[], float] = time.process_time,
+    before: Callable[[], Any] = lambda: None,
 ) -> Paired:
     """Take turns; the first turn warms up and tells how many there is time for.
 
     On one core the time of the process (all its threads) is the time on the clock, less what other
-    programs take of the core. What runs on two cores needs `time.perf_counter`.
+    programs take of the core. What runs on two cores needs `time.perf_counter`. `before` runs
+    ahead of each timed call: where neither of the two empties the caches of what the other one
+    reads, it has to.
     """
+
+    def timed(function: Callable[[], Any]) -> float:
+        before()
+        return seconds(function, clock)
+
     first = seconds(base) + seconds(run)
     rounds = max(effort.least, min(effort.most, int(effort.seconds / first)))
-    turns = [(seconds(base, clock), seconds(run, clock)) for _ in range(rounds)]
+    turns = [(timed(base), timed(run)) for _ in range(rounds)]
     ratios = [base_time / own_time for base_time, own_time in turns]
     return Paired(
         ratio=statistics.median(ratios),

@@ -118,7 +118,7 @@ class Bench:
                     ]
                 for step in filter(self.available, candidates):
                     naive = self.table.run(single(step))
-                    timed = paired(self.table.run(step), naive, self.effort)
+                    timed = paired(self.table.run(step), naive, self.effort, before=self.row)
                     self.add("estimator", label(step), timed, **asdict(step))
 
     def threads(self, steps: list[Step]) -> None:
@@ -155,6 +155,7 @@ class Bench:
                     lambda runs=runs: [run() for run in runs],
                     self.effort,
                     clock=time.perf_counter,
+                    before=self.row,
                 )
                 self.add("threads", name, timed, **more)
 
