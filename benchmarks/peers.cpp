@@ -1,5 +1,5 @@
 // The float32 peers of the packed kernels: SGD for the squared loss over a table of floats, row by
-// row and in mini-batches. benchmarks/peers.py compiles this for the machine at hand.
+// row and in mini-batches. benchmarks/kernels/peers.py compiles this for the machine at hand.
 //
 // A peer that is easy to beat proves nothing, so several forms of each are here; the benchmark
 // times all of them on the table at hand and keeps the fastest. All of them are the same
