@@ -3,8 +3,7 @@
 //
 // A peer that is easy to beat proves nothing, so several forms of each are here; the benchmark
 // times all of them on the table at hand and keeps the fastest. All of them are the same
-// algorithm: every row sees the model that the row before it left (or, in a mini-batch, the model
-// of the batch before).
+// algorithm: every row sees the model that the row (or the mini-batch) before it left.
 //
 // Row by row, the chain of one row is: dot product, horizontal sum, update; the next row waits for
 // it. With 8 columns that is some 35 cycles for 8 values. Forms of the row kernel:
@@ -33,8 +32,7 @@
 // Tried and left out, for it was never the fastest: prefetching by software (the next block of
 // rows during the update, or 0.5 to 4 KB ahead in the first pass; into the first or the second
 // level), a fused form of the mini-batch, and margins row by row before a block's gradient.
-// Reading four or eight rows at once is slower than one after another until a row is much longer
-// than a page.
+// Four or eight rows at once lose against one after another until a row is far longer than a page.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -326,8 +324,8 @@ void narrow_batches(const float* x, const float* y, size_t n, size_t batch, Mode
   for (size_t start = 0; start < n; start += batch) {
     const size_t end = start + batch < n ? start + batch : n;
     H g[D] = {}, total = {};
-    float w[D], gradient[D], residuals = 0;
-    for (int k = 0; k < D; ++k) w[k] = model.w[k];
+    float w[D], gradient[D];
+    std::memcpy(w, model.w, sizeof w);
     size_t i = start;
     for (; i + 8 <= end; i += 8) {
       H t[16];
@@ -340,7 +338,7 @@ void narrow_batches(const float* x, const float* y, size_t n, size_t batch, Mode
       for (int k = 0; k < D; ++k) g[k] += c * t[k];
     }
     for (int k = 0; k < D; ++k) gradient[k] = sum(g[k]);
-    residuals = sum(total);
+    float residuals = sum(total);
     for (; i < end; ++i) {
       float c = model.b - y[i];
       for (int k = 0; k < D; ++k) c += w[k] * x[i * D + k];
@@ -360,15 +358,12 @@ bool for_columns(size_t d, F&& f) {
   }(std::make_integer_sequence<int, 16>{});
 }
 
-constexpr const char* kRowForms = "plain,fused,gram2,gram4,narrow";
-constexpr const char* kBatchForms = "plain,block2,block4,block8,narrow";
-
 }  // namespace
 
 extern "C" {
 
-const char* row_forms() { return kRowForms; }
-const char* batch_forms() { return kBatchForms; }
+const char* row_forms() { return "plain,fused,gram2,gram4,narrow"; }
+const char* batch_forms() { return "plain,block2,block4,block8,narrow"; }
 
 // One pass over the rows. Returns 0, or 1 where the form does not do so many columns.
 int row_sgd(int form, const float* x, const float* y, size_t n, size_t d, float eta, float* w,
