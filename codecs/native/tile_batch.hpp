@@ -1,0 +1,179 @@
+// What training sees of the native core: chunks, the tiles to visit, and what can be done with them.
+#pragma once
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "kernels.hpp"
+#include "layout.hpp"
+
+namespace zipml {
+
+constexpr size_t kMaxIntegerColumns = 1 << 17;  // kMaxDotColumns of dots.hpp
+
+// The chunks of a training call and the tiles to visit, checked against each other. The arrays are
+// held so that no buffer goes away while Python holds this object.
+class TileBatch {
+ public:
+  using Codes = std::vector<Vec<uint8_t>>;
+  using Targets = std::vector<DenseMat<float>>;
+  using RowScales = std::vector<std::optional<Vec<float>>>;
+  using Tables = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::ro, nb::device::cpu>;
+
+  TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
+            DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
+            int stored_bits, size_t outputs, std::optional<Tables> tables)
+      : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
+        row_scales_(std::move(row_scales)), offset_(offset), slope_(slope), centre_(centre) {
+    const size_t columns = offset.shape(0);
+    require(slope.shape(0) == columns && centre.shape(0) == columns,
+            "offset, slope and centre need one entry a column");
+    require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
+    require(outputs >= 1, "there must be at least one output");
+    require(targets_.size() == codes_.size() && row_scales_.size() == codes_.size() &&
+                first_tiles.shape(0) == codes_.size(),
+            "every chunk needs its codes, targets, row scales and first tile");
+    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits, {}, 0, 0};
+    if (tables) set_tables(*tables);
+    chunks_.reserve(codes_.size());
+    for (size_t c = 0; c < codes_.size(); ++c) {
+      const size_t n = targets_[c].shape(0);
+      const auto& scales = row_scales_[c];
+      require(targets_[c].shape(1) == outputs, "the targets need one column an output");
+      require(codes_[c].shape(0) == codes_size(n, columns, stored_bits),
+              "a code buffer has the wrong size");
+      require(!scales || scales->shape(0) == n, "one row scale for each row is needed");
+      chunks_.push_back({codes_[c].data(), n, targets_[c].data(),
+                         scales ? scales->data() : nullptr, first_tiles.data()[c]});
+    }
+    require(refs.shape(1) == 2, "a tile is named by its chunk and its number there");
+    tiles_.reserve(refs.shape(0));
+    for (size_t t = 0; t < refs.shape(0); ++t) {
+      const TileRef ref{refs.data()[2 * t], refs.data()[2 * t + 1]};
+      require(ref.chunk < chunks_.size() && ref.tile < tile_count(chunks_[ref.chunk].rows),
+              "a tile lies outside of its chunk");
+      rows_ += rows_in_tile(chunks_[ref.chunk].rows, ref.tile);
+      tiles_.push_back(ref);
+    }
+  }
+
+  size_t rows() const { return rows_; }
+
+  void margins(DenseMat<float> model, Vec<float> intercept, MutDenseMat<float> out) const {
+    require_model(model.shape(0), model.shape(1), intercept.shape(0));
+    require(out.shape(0) == rows_ && out.shape(1) == outputs_, "margins are rows x outputs");
+    nb::gil_scoped_release release;
+    kernels().margins(chunks_.data(), tiles_.data(), tiles_.size(), affine_, model.data(),
+                   intercept.data(), outputs_, out.data());
+  }
+
+  void gradient(DenseMat<float> residuals, MutDenseMat<double> out) const {
+    require(residuals.shape(0) == rows_ && residuals.shape(1) == outputs_,
+            "residuals are rows x outputs");
+    require(out.shape(0) == outputs_ && out.shape(1) == affine_.columns,
+            "the gradient is outputs x columns");
+    nb::gil_scoped_release release;
+    kernels().gradient(chunks_.data(), tiles_.data(), tiles_.size(), affine_, residuals.data(),
+                    outputs_, out.data());
+  }
+
+  void gram(MutDenseMat<double> moments, MutVec<double> sums) const {
+    const size_t d = affine_.columns;
+    require(moments.shape(0) == d && moments.shape(1) == d && sums.shape(0) == d,
+            "moments are columns x columns, sums have one entry a column");
+    require(affine_.table_bytes < 2, "second moments take level tables of eight bits");
+    nb::gil_scoped_release release;
+    kernels().gram(chunks_.data(), tiles_.data(), tiles_.size(), affine_, moments.data(), sums.data());
+  }
+
+  void square_norms(MutVec<float> out) const {
+    require(out.shape(0) == rows_, "there is one norm a row");
+    nb::gil_scoped_release release;
+    kernels().square_norms(chunks_.data(), tiles_.data(), tiles_.size(), affine_, out.data());
+  }
+
+  nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
+                MutVec<double> intercept_sum, const std::string& loss,
+                const std::string& arithmetic, bool split, double correction, Vec<float> variance,
+                Vec<float> l2, bool fit_intercept, size_t batch_tiles,
+                double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
+                uint32_t draw) const {
+    require_model(model.shape(0), model.shape(1), intercept.shape(0));
+    require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
+    require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
+    require(arithmetic == "float" || arithmetic == "int16" || arithmetic == "int8",
+            "the arithmetic must be float, int16 or int8");
+    const Arithmetic kind = arithmetic == "float"   ? Arithmetic::kFloat
+                            : arithmetic == "int16" ? Arithmetic::kInt16
+                                                    : Arithmetic::kInt8;
+    require(kind == Arithmetic::kFloat || affine_.columns <= kMaxIntegerColumns,
+            "integer arithmetic takes up to 131072 columns: use float");
+    require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
+    require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,
+            "variance and l2 need one entry a column");
+    require(batch_tiles >= 1, "a mini-batch is at least one tile");
+    require(batch_rows > 0, "a mini-batch counts for some rows");
+    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, kind, split, correction,
+                             variance.data(), l2.data(), fit_intercept, batch_tiles, batch_rows, step_first,
+                             step_last, average_from, seed, draw};
+    const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
+                         outputs_};
+    SgdResult result;
+    {
+      nb::gil_scoped_release release;
+      result = kernels().sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
+    }
+    return nb::make_tuple(result.loss_sum, result.rows, result.averaged);
+  }
+
+ private:
+  void require_model(size_t outputs, size_t columns, size_t intercepts) const {
+    require(outputs == outputs_ && columns == affine_.columns && intercepts == outputs_,
+            "the model is outputs x columns with one intercept an output");
+  }
+
+  // Entries of a column are padded to a power of two, so that no code reaches beyond its table.
+  void set_tables(const Tables& tables) {
+    const int bits = affine_.stored_bits;
+    require(bits <= 8, "level tables go with up to eight stored bits");
+    const size_t entries = size_t{1} << bits, stride = entries < 16 ? 16 : entries;
+    require(tables.shape(0) == affine_.columns && tables.shape(1) == entries,
+            "a level table has one entry for each code of each column");
+    const bool wide = tables.dtype() == nb::dtype<uint16_t>();
+    require(wide || tables.dtype() == nb::dtype<uint8_t>(), "level tables are uint8 or uint16");
+    affine_.table_bytes = wide ? 2 : 1;
+    affine_.table_stride = stride;
+    for (size_t b = 0; b < affine_.table_bytes; ++b) {
+      tables_[b].assign(stride * affine_.columns + 64, 0);
+      for (size_t j = 0; j < affine_.columns; ++j) {
+        for (size_t z = 0; z < entries; ++z) {
+          const size_t at = j * entries + z;
+          const unsigned entry = wide ? static_cast<const uint16_t*>(tables.data())[at]
+                                      : static_cast<const uint8_t*>(tables.data())[at];
+          tables_[b][j * stride + z] = static_cast<uint8_t>(entry >> (8 * b));
+        }
+      }
+      affine_.tables[b] = tables_[b].data();
+    }
+  }
+
+  size_t outputs_, rows_ = 0;
+  Codes codes_;
+  Targets targets_;
+  RowScales row_scales_;
+  Vec<float> offset_, slope_, centre_;
+  std::vector<ChunkView> chunks_;
+  std::vector<TileRef> tiles_;
+  std::vector<uint8_t> tables_[2];
+  Affine affine_{};
+};
+
+}  // namespace zipml
