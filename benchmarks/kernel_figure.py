@@ -78,7 +78,7 @@ def bars(axes: Axes, records: list[dict[str, Any]], shown: list[tuple[str, str]]
     steps = {
         (r["arithmetic"], r["levels"], r["stored_bits"]): r["ratio"]
         for r in records
-        if r["group"] in ("step", "levels") and r["batch_tiles"] == 1
+        if r["group"] in ("step", "levels")
     }
     width = 0.8 / len(shown)
     for place, key in enumerate(shown):

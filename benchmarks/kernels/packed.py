@@ -32,7 +32,7 @@ class Step:
     samples: int = 1
     correction: float = 0.0
     split: bool = False
-    batch_tiles: int = 1
+    batch_tiles: int = 4
 
     @property
     def estimator(self) -> str:

@@ -167,7 +167,7 @@ def label(step: Step) -> str:
         parts.append(f"{step.levels} levels")
     if step.estimator != "naive":
         parts.append(step.estimator)
-    if step.batch_tiles != 1:
+    if step.batch_tiles != Step.batch_tiles:
         parts.append(f"batches of {64 * step.batch_tiles}")
     return ", ".join(parts)
 
@@ -220,6 +220,8 @@ def measure_width(bench: Bench) -> None:
         )
     if bench.columns in (100, 1024) and not bench.quick:
         bench.estimators((8, 4, 2) if bench.columns == 1024 else (4,), ("int8", "float"))
-        bench.steps("batch", [Step(4, kind, batch_tiles=n) for kind in arithmetic for n in (1, 4)])
+        bench.steps(
+            "batch", [Step(4, kind, batch_tiles=n) for kind in arithmetic for n in (1, 4, 16)]
+        )
     if bench.columns == 1024:
         bench.threads([Step(bits, kind) for kind in arithmetic for bits in (8, 4)])
