@@ -71,8 +71,21 @@ inline void dot_rows<8>(const uint8_t* codes, size_t columns, const int8_t* weig
   }
 }
 
+// Whole bytes less their lower digits leave the highest one in place, up to 240 times an entry: a sum
+// of 32 bits holds so many columns of those, half of kMaxDotColumns.
+constexpr size_t kByteColumns = size_t{1} << 16;
+
+template <int W>
+void dot_rows_in_parts(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  int32_t rest[64];
+  dot_rows<W>(codes, kByteColumns, weights, out);
+  dot_rows<W>(codes + 8 * W * kByteColumns, columns - kByteColumns, weights + kByteColumns, rest);
+  for (int r = 0; r < 64; ++r) out[r] += rest[r];
+}
+
 template <>
 inline void dot_rows<4>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  if (columns > kByteColumns) return dot_rows_in_parts<4>(codes, columns, weights, out);
   static constexpr Interleave<32> order;
   const Z first = _mm512_load_si512(order.index), second = _mm512_load_si512(order.index + 64);
   const Z low = bytes512(15);
@@ -105,6 +118,7 @@ inline void dot_rows<4>(const uint8_t* codes, size_t columns, const int8_t* weig
 
 template <>
 inline void dot_rows<2>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+  if (columns > kByteColumns) return dot_rows_in_parts<2>(codes, columns, weights, out);
   static constexpr Interleave<16> order;
   const Z index = _mm512_load_si512(order.index);
   const Z masks[3] = {bytes512(3), bytes512(12), bytes512(48)};

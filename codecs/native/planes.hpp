@@ -106,7 +106,7 @@ class Loader {
   }
 
   // Replaces codes by the entries of each column's table. A single sample of two with code c has
-  // the entry of the sum 2 c.
+  // the entry of the sum 2 c; of a sum that no writer makes, all bits set, it has the entry itself.
   void expand(size_t slot, TileView& view) {
     const size_t part = affine_.table_bytes * affine_.columns * kTileRows;
     uint8_t* out = expanded_.data() + slot * (split_ ? 2 : 1) * part;
@@ -116,10 +116,11 @@ class Loader {
 
   int expand_planes(Plane planes[4], int count, int doubled, uint8_t* out) {
     const size_t plane_bytes = affine_.columns * kTileRows;
+    const uint8_t top = static_cast<uint8_t>((1 << affine_.stored_bits) - 1);
     alignas(64) uint8_t z[64];
     for (size_t j = 0; j < affine_.columns; ++j) {
       unpack_bytes(planes, count, j, z);
-      if (doubled) for (size_t r = 0; r < 64; ++r) z[r] = static_cast<uint8_t>(z[r] << 1);
+      if (doubled) for (size_t r = 0; r < 64; ++r) z[r] = z[r] > top / 2 ? top : static_cast<uint8_t>(z[r] << 1);
       for (size_t b = 0; b < affine_.table_bytes; ++b) {
         look_up(affine_.tables[b] + j * affine_.table_stride, affine_.table_stride, z,
                 out + b * plane_bytes + j * kTileRows);

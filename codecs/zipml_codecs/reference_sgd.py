@@ -1,7 +1,9 @@
 """Mini-batch SGD on code sums in plain NumPy, slow and obvious: the oracle of the training kernels.
 
 It works in double precision on codes that are already unpacked, so it agrees with the native
-kernels to their single precision, not bit for bit.
+kernels to their single precision, not bit for bit. What integer arithmetic rounds, it rounds in
+single precision with the same draws: then a number is rounded the other way only where the last
+bits of its own single precision decide.
 """
 
 from __future__ import annotations
@@ -13,28 +15,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .rng import split_mask
+from .rng import Purpose, rounding_draws, split_mask
 
-__all__ = ["ReferenceOptions", "ReferenceTile", "affine_values", "gradient", "margins", "sgd"]
+__all__ = [
+    "ReferenceOptions",
+    "ReferenceTile",
+    "affine_values",
+    "gradient",
+    "gram",
+    "largest_number",
+    "margins",
+    "rounded",
+    "sgd",
+    "square_norms",
+]
 
 SERIES_LIMIT = 2.0
+GROUP_TILES, GROUP_BYTES = 4, 256 << 10
 
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ReferenceTile:
-    """Stored codes of up to 64 rows, (rows, columns); targets (rows, outputs); scales (rows,)."""
+    """Stored codes of up to 64 rows, (rows, columns); targets (rows, outputs); scales (rows,).
+
+    Column scales have no row scales: None.
+    """
 
     codes: npt.NDArray[np.int64]
     target: F64
-    row_scale: F64
+    row_scale: F64 | None
     number: int
 
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """The options of the native `sgd`; `offset`, `slope` and `centre` map codes to values."""
+    """The options of the native `sgd`; `offset`, `slope` and `centre` map codes to values.
+
+    With `tables`, (columns, codes), a code stands for its entry in the table of its column.
+    """
 
     offset: F64
     slope: F64
@@ -52,11 +73,36 @@ class ReferenceOptions:
     average_from: int
     seed: int
     draw: int
+    arithmetic: str = "float"
+    stored_bits: int = 8
+    tables: npt.NDArray[Any] | None = None
+
+
+def levels(codes: npt.NDArray[Any], o: ReferenceOptions) -> npt.NDArray[Any]:
+    """What codes stand for before the affine map: themselves, or entries of level tables.
+
+    Twice a sample lies beyond the table if a sum has all bits set, which no writer makes.
+    """
+    if o.tables is None:
+        return codes
+    entry = np.minimum(codes, o.tables.shape[1] - 1)
+    return np.asarray(o.tables[np.arange(codes.shape[1]), entry], np.int64)
+
+
+def scales(tile: ReferenceTile) -> F64:
+    """Row scales, a column: ones where there are none."""
+    ones = np.ones(len(tile.codes))
+    return (ones if tile.row_scale is None else tile.row_scale)[:, None]
+
+
+def unscaled(codes: npt.NDArray[Any], o: ReferenceOptions) -> F64:
+    """What codes stand for before the row scale and the centre."""
+    return np.asarray(o.offset + o.slope * levels(codes, o))
 
 
 def affine_values(tile: ReferenceTile, codes: npt.NDArray[Any], o: ReferenceOptions) -> F64:
-    """Values behind codes: row scale times (offset + slope times code), minus centre."""
-    return np.asarray(tile.row_scale[:, None] * (o.offset + o.slope * codes) - o.centre)
+    """Values behind codes: row scale times (offset + slope times level), minus centre."""
+    return np.asarray(scales(tile) * unscaled(codes, o) - o.centre)
 
 
 def margins(tile: ReferenceTile, o: ReferenceOptions, model: F64, intercept: F64) -> F64:
@@ -67,6 +113,101 @@ def margins(tile: ReferenceTile, o: ReferenceOptions, model: F64, intercept: F64
 def gradient(tile: ReferenceTile, o: ReferenceOptions, residual: F64) -> F64:
     """Sum over rows of residual times value: (outputs, columns)."""
     return np.asarray(residual.T @ affine_values(tile, tile.codes, o))
+
+
+def gram(tiles: Sequence[ReferenceTile], o: ReferenceOptions) -> tuple[F64, F64]:
+    """Second moments, (columns, columns), and sums, (columns,), of the levels: whole numbers."""
+    each = [levels(tile.codes, o) for tile in tiles]
+    moments, sums = sum(z.T @ z for z in each), sum(z.sum(axis=0) for z in each)
+    return np.asarray(moments, np.float64), np.asarray(sums, np.float64)
+
+
+def square_norms(tile: ReferenceTile, o: ReferenceOptions) -> F64:
+    """Squared length of each row of values: (rows,)."""
+    return np.asarray((affine_values(tile, tile.codes, o) ** 2).sum(axis=1))
+
+
+def largest_number(o: ReferenceOptions) -> int:
+    """The largest whole number that the digits of an arithmetic hold.
+
+    A digit lies within +-127, or +-64 where it meets codes or levels of eight bits; int16 has two
+    of them, the second worth 2 * 127 + 1 (2 * 64 + 1) times the first.
+    """
+    limit = 64 if o.tables is not None or o.stored_bits >= 8 else 127
+    return limit if o.arithmetic == "int8" else limit * (2 * limit + 1) + limit
+
+
+def rounded(values: npt.ArrayLike, draws: npt.NDArray[np.uint16], largest: int) -> F64:
+    """Round to multiples of a step, the largest magnitude over `largest`: up with probability.
+
+    A number between two multiples is rounded up where its draw of 16 bits is below its fraction.
+    """
+    exact: F32 = np.asarray(values, np.float32)
+    one, top = np.float32(1), np.float32(largest)
+    most = np.float32(np.abs(exact).max(initial=0))
+    if not np.isfinite(most):
+        return np.full(exact.shape, np.nan)
+    with np.errstate(over="ignore", divide="ignore"):
+        step = most / top
+        inverse = one / step
+    if step == 0 or inverse > 3e38:  # too small for single precision: taken for zero
+        return np.zeros(exact.shape)
+    x = np.clip(exact * inverse, -top, top)
+    low = np.floor(x)
+    up = draws.astype(np.float32) < (x - low) * np.float32(65536)
+    return np.asarray(low + up, np.float64) * float(step)
+
+
+def _seen_model(o: ReferenceOptions, model: F64, tile: int) -> F64:
+    """The model that the codes of a mini-batch meet; `tile` is the number of its first tile."""
+    if o.arithmetic == "float":
+        return model
+    slope: F32 = o.slope.astype(np.float32)
+    blocks = -(-model.shape[1] // 64)
+    seen = model.copy()
+    for k, w in enumerate(model):
+        draws = np.concatenate(
+            [
+                rounding_draws(o.seed, Purpose.MODEL, tile, k * blocks + b, o.draw)
+                for b in range(blocks)
+            ]
+        )[: len(w)]
+        factor = rounded(slope * w.astype(np.float32), draws, largest_number(o))
+        # A column of one value does not pass through the codes: nothing is rounded there.
+        np.divide(factor, o.slope, out=seen[k], where=o.slope != 0)
+    return seen
+
+
+def _seen_residuals(
+    o: ReferenceOptions, tiles: Sequence[ReferenceTile], residuals: list[F64], vector: int
+) -> list[F64]:
+    """The residuals of a group of tiles that the codes meet: (rows, outputs) a tile.
+
+    `vector` is 1 for the difference of two residuals in the split form, which is rounded apart.
+    """
+    scaled = [r * scales(tile) for tile, r in zip(tiles, residuals, strict=True)]
+    if o.arithmetic == "float":
+        return scaled
+    ends = np.cumsum([len(r) for r in scaled])[:-1]
+    together = np.concatenate(scaled)
+    for k in range(together.shape[1]):
+        index = 2 * k + vector if o.split else k
+        draws = np.concatenate(
+            [
+                rounding_draws(o.seed, Purpose.RESIDUAL, t.number, index, o.draw)[: len(t.codes)]
+                for t in tiles
+            ]
+        )
+        together[:, k] = rounded(together[:, k], draws, largest_number(o))
+    return np.split(together, ends)
+
+
+def _groups(o: ReferenceOptions, batch: Sequence[ReferenceTile]) -> list[list[ReferenceTile]]:
+    """The tiles of a mini-batch whose residuals are rounded together: as many as a cache holds."""
+    bytes_each = 8 * o.stored_bits if o.tables is None else 64 * o.tables.dtype.itemsize
+    fit = max(1, GROUP_BYTES // (bytes_each * len(o.slope)))
+    size = min(GROUP_TILES, fit)
+    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
 
 
 def _loss(name: str, margin: F64, target: F64) -> tuple[F64, F64, F64, F64]:
@@ -100,37 +241,65 @@ def _residual(o: ReferenceOptions, margin: F64, target: F64, margin_variance: F6
     return np.asarray(first - 0.5 * third * margin_variance)
 
 
-def _two_samples(tile: ReferenceTile, o: ReferenceOptions) -> tuple[F64, F64]:
-    """The two samples behind the code sums, as values; the slope is that of the sum."""
+def _first_codes(tile: ReferenceTile, o: ReferenceOptions) -> npt.NDArray[np.int64]:
+    """The first of the two samples behind each code sum."""
     rows, columns = tile.codes.shape
+    row = np.arange(rows)
     up = np.zeros((rows, columns), np.int64)
     for j in range(columns):
-        mask = split_mask(o.seed, tile.number, j, o.draw)
-        up[:, j] = [(mask >> (8 * (r % 8) + r // 8)) & 1 for r in range(rows)]
-    low = tile.codes // 2
-    first = low + (tile.codes % 2) * up
-    return affine_values(tile, 2 * first, o), affine_values(tile, 2 * (tile.codes - first), o)
+        mask = np.uint64(split_mask(o.seed, tile.number, j, o.draw))
+        up[:, j] = (mask >> (8 * (row % 8) + row // 8).astype(np.uint64)) & np.uint64(1)
+    return np.asarray(tile.codes // 2 + (tile.codes % 2) * up)
 
 
-def _tile_gradient(
-    tile: ReferenceTile, o: ReferenceOptions, model: F64, intercept: F64
-) -> tuple[F64, F64, F64, float]:
-    """Gradient (outputs, columns), row sums of residual and curvature, and summed loss."""
-    mean = affine_values(tile, tile.codes, o)
-    at_mean = mean @ model.T + intercept
+@dataclass
+class _Sums:
+    """What a group of tiles adds to a mini-batch."""
+
+    gradient: F64  # outputs x columns
+    residual: F64  # of each output, as all below
+    curvature: F64
+    loss: float
+
+
+def _group_sums(
+    tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, seen: F64, intercept: F64
+) -> _Sums:
+    """Sums over a group; `seen` is the model that the codes meet."""
     noise = (o.variance * model**2).sum(axis=1)
-    loss, _, second, _ = _loss(o.loss, at_mean, tile.target)
     taken = _correction(o, noise) * noise
-    if not o.split:
-        residual = _residual(o, at_mean, tile.target, taken)
-        return residual.T @ mean, residual.sum(axis=0), second.sum(axis=0), float(loss.sum())
-    # ZipML, section 2.2: each sample takes the residual of the other one. A single sample has
-    # twice the variance of the mean.
-    q1, q2 = _two_samples(tile, o)
-    r1 = _residual(o, q1 @ model.T + intercept, tile.target, 2 * taken)
-    r2 = _residual(o, q2 @ model.T + intercept, tile.target, 2 * taken)
-    both = 0.5 * (r2.T @ q1 + r1.T @ q2)
-    return both, 0.5 * (r1 + r2).sum(axis=0), second.sum(axis=0), float(loss.sum())
+    firsts, seconds, values, samples = [], [], [], []
+    total = _Sums(np.zeros_like(model), np.zeros_like(intercept), np.zeros_like(intercept), 0.0)
+    for tile in tiles:
+        mean = affine_values(tile, tile.codes, o)
+        at_mean = mean @ seen.T + intercept
+        loss, _, curvature, _ = _loss(o.loss, at_mean, tile.target)
+        total.loss += float(loss.sum())
+        total.curvature += curvature.sum(axis=0)
+        values.append(unscaled(tile.codes, o))
+        if not o.split:
+            firsts.append(_residual(o, at_mean, tile.target, taken))
+            total.residual += firsts[-1].sum(axis=0)
+            continue
+        # The slope is that of the sum: a single sample counts twice. It has twice the variance.
+        sample = 2 * _first_codes(tile, o)
+        q1 = affine_values(tile, sample, o)
+        q2 = 2 * mean - q1
+        r1 = _residual(o, q1 @ seen.T + intercept, tile.target, 2 * taken)
+        r2 = _residual(o, q2 @ seen.T + intercept, tile.target, 2 * taken)
+        firsts.append(r1)
+        seconds.append(r2 - r1)
+        samples.append(unscaled(sample, o))
+        total.residual += 0.5 * (r1 + r2).sum(axis=0)
+    # ZipML, section 2.2: each sample takes the residual of the other one, and
+    # (r2 q1 + r1 q2) / 2 = r1 (q1 + q2) / 2 + (r2 - r1) q1 / 2.
+    terms = [(1.0, firsts, values), (0.5, seconds, samples)][: 2 if o.split else 1]
+    for vector, (weight, residuals, met) in enumerate(terms):
+        rounded_ones = _seen_residuals(o, tiles, residuals, vector)
+        for tile, r, exact, value in zip(tiles, rounded_ones, residuals, met, strict=True):
+            centred = r if tile.row_scale is None else exact  # centres know no row scale
+            total.gradient += weight * (r.T @ value - centred.sum(axis=0)[:, None] * o.centre)
+    return total
 
 
 def sgd(
@@ -143,14 +312,15 @@ def sgd(
     starts = range(0, len(tiles), o.batch_tiles)
     for number, start in enumerate(starts):
         batch = tiles[start : start + o.batch_tiles]
-        parts = [_tile_gradient(tile, o, model, intercept) for tile in batch]
+        seen = _seen_model(o, model, batch[0].number)
+        parts = [_group_sums(group, o, model, seen, intercept) for group in _groups(o, batch)]
         rows = o.batch_rows
         full = sum(len(tile.codes) for tile in batch) / rows
-        slope = np.sum([p[0] for p in parts], axis=0) / rows
-        residual = np.sum([p[1] for p in parts], axis=0) / rows
-        curvature = np.sum([p[2] for p in parts], axis=0)
+        slope = np.sum([p.gradient for p in parts], axis=0) / rows
+        residual = np.sum([p.residual for p in parts], axis=0) / rows
+        curvature = np.sum([p.curvature for p in parts], axis=0)
         rounding = (o.variance * model**2).sum(axis=1)
-        loss_sum += sum(p[3] for p in parts) - 0.5 * float(curvature @ rounding)
+        loss_sum += sum(p.loss for p in parts) - 0.5 * float(curvature @ rounding)
         part = number / (len(starts) - 1) if len(starts) > 1 else 0.0
         step = o.step_first + (o.step_last - o.step_first) * part
         correction = _correction(o, rounding)

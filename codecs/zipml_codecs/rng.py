@@ -7,11 +7,12 @@ gives the counter layout.
 from __future__ import annotations
 
 import enum
+import functools
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Purpose", "philox", "quantize_draws", "split_mask", "uniforms"]
+__all__ = ["Purpose", "philox", "quantize_draws", "rounding_draws", "split_mask", "uniforms"]
 
 U64 = npt.NDArray[np.uint64]
 _MUL = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -60,11 +61,14 @@ def philox(seed: int, counter: npt.ArrayLike) -> npt.NDArray[np.uint32]:
     return np.stack([x0, x1, x2, x3], axis=-1).astype(np.uint32)
 
 
+@functools.lru_cache(maxsize=16)  # sixteen neighbouring columns share the blocks of a split
 def _blocks(seed: int, tile: int, index: int, last: int) -> npt.NDArray[np.uint32]:
     counter = np.empty((8, 4), np.uint64)
     counter[:] = (tile & 0xFFFFFFFF, (tile >> 32) & 0xFFFFFFFF, index, last)
     counter[:, 3] += np.arange(8, dtype=np.uint64)
-    return philox(seed, counter)
+    words = philox(seed, counter)
+    words.flags.writeable = False
+    return words
 
 
 def quantize_draws(seed: int, tile: int, column: int) -> npt.NDArray[np.uint16]:
@@ -79,6 +83,16 @@ def split_mask(seed: int, tile: int, column: int, draw: int) -> int:
     words = _blocks(seed, tile, column // 16, Purpose.SPLIT << 24 | (draw & 0xFFFF) << 8)
     block, pair = divmod(column % 16, 2)
     return int(words[block, 2 * pair]) | int(words[block, 2 * pair + 1]) << 32
+
+
+def rounding_draws(
+    seed: int, purpose: Purpose, tile: int, index: int, draw: int
+) -> npt.NDArray[np.uint16]:
+    """Return the 64 draws of 16 bits that round 64 entries of a model, or residuals of a tile."""
+    words = _blocks(seed, tile, index, purpose << 24 | (draw & 0xFFFF) << 8)
+    halves = np.stack([words & 0xFFFF, words >> 16], axis=-1).reshape(8, 2, 2, 2)
+    # block m, w // 2, w mod 2, half h: draw 32 (w // 2) + 4 m + 2 (w mod 2) + h
+    return halves.transpose(1, 0, 2, 3).reshape(64).astype(np.uint16)
 
 
 def uniforms(seed: int, purpose: Purpose, draw: int, index: npt.ArrayLike) -> U64:

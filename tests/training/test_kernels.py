@@ -95,12 +95,12 @@ class Case:
             part = slice(t * TILE_ROWS, (t + 1) * TILE_ROWS)
             rows, columns = chunk.header.rows, chunk.header.columns
             codes = unpack_codes(chunk.codes, rows, columns, self.quantizer.stored_bits)[part]
-            scale = chunk.upper if chunk.lower is None else np.ones(rows)
+            scale = chunk.upper[part].astype("f8") if chunk.lower is None else None
             tiles.append(
                 ReferenceTile(
                     codes,
                     self.targets[c][part].astype("f8"),
-                    scale[part].astype("f8"),
+                    scale,
                     chunk.header.first_tile + t,
                 )
             )
