@@ -12,6 +12,7 @@
 //                   cache, and margins, which come next, would wait for half of their bytes.
 //   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 on;
 //                   `table` is readable for 64 bytes at least.
+//   look_up_digits  the same for the digits of one column of a field.
 //
 // Products saturate nowhere: AVX2 adds two of them in 16 bits, so entries are held to
 // +-digit_limit(W), and no sum of 16 bits takes more of them than fit. Sums of 32 bits hold

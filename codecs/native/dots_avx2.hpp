@@ -319,5 +319,26 @@ ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[
   store256(out + 32, _mm256_shuffle_epi8(t, load256(z + 32)));
 }
 
+template <int W>
+ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, uint8_t out[64]) {
+  if constexpr (W == 8) return look_up(table, 256, column, out);
+  const Y t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  Y v;
+  if constexpr (W == 4) v = load256(column);
+  if constexpr (W == 2) v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column)));
+  if constexpr (W == 1) {
+    int64_t eight;
+    std::memcpy(&eight, column, 8);
+    v = _mm256_set1_epi64x(eight);
+  }
+  const Y mask = _mm256_set1_epi8((1 << (W % 8)) - 1);
+  for (int h = 0; h < 2; ++h) {
+    const int q = 4 * h;
+    const Y by = _mm256_setr_epi64x(W * (q / W), W * ((q + 1) / W), W * ((q + 2) / W), W * ((q + 3) / W));
+    const Y digits = _mm256_and_si256(_mm256_srlv_epi64(v, by), mask);
+    store256(out + 32 * h, _mm256_shuffle_epi8(t, digits));
+  }
+}
+
 }  // namespace ZIPML_ISA
 }  // namespace zipml

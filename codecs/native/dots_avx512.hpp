@@ -281,23 +281,38 @@ inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead
   }
 }
 
-ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
-  const Z codes = _mm512_loadu_si512(z);
+ZIPML_INLINE Z look_up64(const uint8_t* table, size_t entries, Z codes) {
   const auto part = [&](size_t i) __attribute__((always_inline)) { return _mm512_loadu_si512(table + 64 * i); };
-  Z v;
   if (entries == 16) {
-    v = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-    v = _mm512_shuffle_epi8(v, codes);
-  } else if (entries <= 64) {
-    v = _mm512_permutexvar_epi8(codes, part(0));
-  } else {
-    v = _mm512_permutex2var_epi8(part(0), codes, part(1));
-    if (entries == 256) {
-      v = _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), v,
-                                 _mm512_permutex2var_epi8(part(2), codes, part(3)));
-    }
+    const Z all = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return _mm512_shuffle_epi8(all, codes);
   }
-  _mm512_storeu_si512(out, v);
+  if (entries <= 64) return _mm512_permutexvar_epi8(codes, part(0));
+  const Z low = _mm512_permutex2var_epi8(part(0), codes, part(1));
+  if (entries < 256) return low;
+  return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low,
+                                _mm512_permutex2var_epi8(part(2), codes, part(3)));
+}
+
+ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
+  _mm512_storeu_si512(out, look_up64(table, entries, _mm512_loadu_si512(z)));
+}
+
+template <int W>
+ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, uint8_t out[64]) {
+  Z v;
+  if constexpr (W == 8) v = _mm512_loadu_si512(column);
+  if constexpr (W == 4) v = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(column)));
+  if constexpr (W == 2) v = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column)));
+  if constexpr (W == 1) {
+    int64_t eight;
+    std::memcpy(&eight, column, 8);
+    v = _mm512_set1_epi64(eight);
+  }
+  const Z by = _mm512_setr_epi64(0, W * (1 / W), W * (2 / W), W * (3 / W), W * (4 / W), W * (5 / W),
+                                 W * (6 / W), W * (7 / W));
+  if constexpr (W < 8) v = _mm512_and_si512(_mm512_srlv_epi64(v, by), bytes512((1 << W) - 1));
+  _mm512_storeu_si512(out, look_up64(table, W == 8 ? 256 : 16, v));
 }
 
 }  // namespace ZIPML_ISA

@@ -47,5 +47,12 @@ ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[
   for (size_t r = 0; r < 64; ++r) out[r] = table[z[r]];
 }
 
+template <int W>
+ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, uint8_t out[64]) {
+  uint8_t z[64];
+  unpack_digits<W>(column, z);
+  for (size_t r = 0; r < 64; ++r) out[r] = table[z[r]];
+}
+
 }  // namespace ZIPML_ISA
 }  // namespace zipml

@@ -1,4 +1,4 @@
-// The draws that round models and residuals, several counters side by side: one counter alone
+// The draws that round models and residuals and that split code sums, several counters side by side: one counter alone
 // would wait for its products.
 #pragma once
 
@@ -23,7 +23,8 @@ ZIPML_INLINE WordPart wide_product(WordPart a, uint32_t b) {
 }
 
 // 64 draws of 16 bits for each of `Count` counters (tile, index): draw 32 (w / 2) + 4 m + 2 (w mod 2)
-// + h is half h of word w of block m.
+// + h is half h of word w of block m. Read as 16 numbers of 64 bits, number 8 e + m is words 2 e and
+// 2 e + 1 of block m: for a split, those are the bits of 16 columns.
 template <int Count>
 ZIPML_INLINE void rounding_draws(PhiloxKey key, Purpose purpose, const uint64_t tiles[Count],
                                  const uint32_t index[Count], uint32_t draw, uint16_t draws[][64]) {

@@ -75,18 +75,4 @@ ZIPML_INLINE void quantize_draws(PhiloxKey key, uint64_t tile,
   }
 }
 
-// One bit a row for 16 columns of a tile (a group): column 2 m + p of the group takes words 2 p
-// (low half) and 2 p + 1 (high half) of block m; bit 8 (r mod 8) + floor(r / 8) is that of row r.
-// It says which of two samples rounded up.
-ZIPML_INLINE void split_masks(PhiloxKey key, uint64_t tile, uint32_t group,
-                                                       uint32_t draw, uint64_t masks[16]) {
-  uint32_t words[4][8];
-  const uint32_t last = (static_cast<uint32_t>(Purpose::kSplit) << 24) | ((draw & 0xFFFFu) << 8);
-  tile_blocks<1>(key, tile, group, last, words);
-  for (int m = 0; m < 8; ++m) {
-    masks[2 * m] = words[0][m] | (static_cast<uint64_t>(words[1][m]) << 32);
-    masks[2 * m + 1] = words[2][m] | (static_cast<uint64_t>(words[3][m]) << 32);
-  }
-}
-
 }  // namespace zipml

@@ -4,9 +4,9 @@
 
 #include "core.hpp"
 #include "dots.hpp"
+#include "draws.hpp"
 #include "lanes.hpp"
 #include "layout.hpp"
-#include "philox.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
@@ -35,24 +35,33 @@ ZIPML_INLINE int field_planes(const uint8_t* tile, size_t columns, int stored_bi
   return count;
 }
 
-// Codes of one column of a full tile of up to eight stored bits, a byte a row.
+// Digits of one column of a full tile, a byte a row. Eight rows at a time are a word: word q is
+// digit q / W of the column's word q mod W.
+template <int W>
+ZIPML_INLINE void unpack_field_bytes(const uint8_t* column, int shift, bool add, uint8_t z[64]) {
+  constexpr uint64_t mask = 0x0101010101010101u * ((1u << W) - 1);
+  uint64_t words[W], out[8];
+  std::memcpy(words, column, sizeof(words));
+  if (add) std::memcpy(out, z, 64);
+#pragma GCC unroll 8
+  for (int q = 0; q < 8; ++q) {
+    const uint64_t digits = ((words[q % W] >> (W * (q / W))) & mask) << shift;
+    out[q] = add ? out[q] | digits : digits;
+  }
+  std::memcpy(z, out, 64);
+}
+
+// Codes of up to eight stored bits of one column.
+template <int W>  // of the only plane, or 0
 ZIPML_INLINE void unpack_bytes(const Plane* planes, int count, size_t j, uint8_t z[64]) {
+  if constexpr (W > 0) return unpack_field_bytes<W>(planes[0].digits + j * 8 * W, 0, false, z);
   for (int p = 0; p < count; ++p) {
-    const int width = planes[p].width, shift = planes[p].shift;
-    const size_t bytes = 8 * static_cast<size_t>(width);
-    const uint64_t ones = width == 8 ? ~uint64_t{0} : 0x0101010101010101u * ((1u << width) - 1);
-    for (size_t k = 0; k < bytes; k += 8) {
-      uint64_t word, before;
-      std::memcpy(&word, planes[p].digits + j * bytes + k, 8);
-      for (int i = 0; i < 8 / width; ++i) {
-        uint8_t* to = z + static_cast<size_t>(i) * bytes + k;
-        uint64_t digits = ((word >> (i * width)) & ones) << shift;
-        if (p > 0) {
-          std::memcpy(&before, to, 8);
-          digits |= before;
-        }
-        std::memcpy(to, &digits, 8);
-      }
+    const uint8_t* column = planes[p].digits + j * 8 * static_cast<size_t>(planes[p].width);
+    switch (planes[p].width) {
+      case 8: unpack_field_bytes<8>(column, planes[p].shift, p > 0, z); break;
+      case 4: unpack_field_bytes<4>(column, planes[p].shift, p > 0, z); break;
+      case 2: unpack_field_bytes<2>(column, planes[p].shift, p > 0, z); break;
+      default: unpack_field_bytes<1>(column, planes[p].shift, p > 0, z); break;
     }
   }
 }
@@ -110,44 +119,80 @@ class Loader {
   void expand(size_t slot, TileView& view) {
     const size_t part = affine_.table_bytes * affine_.columns * kTileRows;
     uint8_t* out = expanded_.data() + slot * (split_ ? 2 : 1) * part;
-    if (split_) expand_planes(view.first, view.count, 1, out + part);
-    view.count = expand_planes(view.planes, view.count, 0, out);
+    if (split_) expand_planes(view.first, view.count, true, out + part);
+    view.count = expand_planes(view.planes, view.count, false, out);
   }
 
-  int expand_planes(Plane planes[4], int count, int doubled, uint8_t* out) {
+  int expand_planes(Plane planes[4], int count, bool doubled, uint8_t* out) {
+    switch (count == 1 ? planes[0].width : 0) {
+      case 8: expand_columns<8>(planes, count, doubled, out); break;
+      case 4: expand_columns<4>(planes, count, doubled, out); break;
+      case 2: expand_columns<2>(planes, count, doubled, out); break;
+      case 1: expand_columns<1>(planes, count, doubled, out); break;
+      default: expand_columns<0>(planes, count, doubled, out); break;
+    }
+    const size_t plane_bytes = affine_.columns * kTileRows;
+    for (size_t b = 0; b < affine_.table_bytes; ++b) planes[b] = {out + b * plane_bytes, 8, static_cast<int>(8 * b)};
+    return static_cast<int>(affine_.table_bytes);
+  }
+
+  template <int W>
+  void expand_columns(const Plane* planes, int count, bool doubled, uint8_t* out) {
     const size_t plane_bytes = affine_.columns * kTileRows;
     const uint8_t top = static_cast<uint8_t>((1 << affine_.stored_bits) - 1);
     alignas(64) uint8_t z[64];
     for (size_t j = 0; j < affine_.columns; ++j) {
-      unpack_bytes(planes, count, j, z);
+      if constexpr (W > 0) {
+        for (size_t b = 0; !doubled && b < affine_.table_bytes; ++b) {
+          look_up_digits<W>(affine_.tables[b] + j * affine_.table_stride, planes[0].digits + j * 8 * W,
+                            out + b * plane_bytes + j * kTileRows);
+        }
+        if (!doubled) continue;
+      }
+      unpack_bytes<W>(planes, count, j, z);
       if (doubled) for (size_t r = 0; r < 64; ++r) z[r] = z[r] > top / 2 ? top : static_cast<uint8_t>(z[r] << 1);
       for (size_t b = 0; b < affine_.table_bytes; ++b) {
         look_up(affine_.tables[b] + j * affine_.table_stride, affine_.table_stride, z,
                 out + b * plane_bytes + j * kTileRows);
       }
     }
-    for (size_t b = 0; b < affine_.table_bytes; ++b) planes[b] = {out + b * plane_bytes, 8, static_cast<int>(8 * b)};
-    return static_cast<int>(affine_.table_bytes);
   }
 
   // The two samples behind a sum of codes: where they differ, a fair bit says which rounded up.
   void draw_first(size_t slot, const uint8_t* tile, TileView& view) {
     uint8_t* out = firsts_.data() + slot * tile_bytes_;
     field_planes(out, affine_.columns, affine_.stored_bits, view.first);
-    uint64_t masks[16];
-    for (size_t j = 0; j < affine_.columns; ++j) {
-      if (j % 16 == 0) split_masks(key_, view.id, static_cast<uint32_t>(j / 16), draw_, masks);
-      const uint64_t mask = masks[j % 16];
+    alignas(64) uint16_t draws[4][64];  // of 64 columns: a word of 64 bits for each
+    for (size_t j = 0; j < affine_.columns; j += 64) {
+      const uint32_t group = static_cast<uint32_t>(j / 16);
+      const uint64_t ids[4] = {view.id, view.id, view.id, view.id};
+      const uint32_t groups[4] = {group, group + 1, group + 2, group + 3};
+      rounding_draws<4>(key_, Purpose::kSplit, ids, groups, draw_, draws);
+      const size_t end = least(affine_.columns, j + 64);
       switch (affine_.stored_bits) {
-        case 2: first_digits<2>(tile, j, mask, out); break;
-        case 4: first_digits<4>(tile, j, mask, out); break;
-        case 8: first_digits<8>(tile, j, mask, out); break;
-        default: first_codes(tile, j, mask, out); break;
+        case 2: first_block<2>(tile, j, end, draws, out); break;
+        case 4: first_block<4>(tile, j, end, draws, out); break;
+        case 8: first_block<8>(tile, j, end, draws, out); break;
+        default: first_block<0>(tile, j, end, draws, out); break;
       }
     }
   }
 
-  // Bit 8 (r mod 8) + r / 8 of a mask is that of row r (philox.hpp), so that a shift by the number
+  template <int W>
+  ZIPML_INLINE void first_block(const uint8_t* tile, size_t begin, size_t end, const uint16_t draws[4][64],
+                                uint8_t* out) {
+    for (size_t j = begin; j < end; ++j) {
+      uint64_t mask;
+      std::memcpy(&mask, &draws[0][0] + 4 * (j - begin), 8);
+      if constexpr (W > 0) {
+        first_digits<W>(tile, j, mask, out);
+      } else {
+        first_codes(tile, j, mask, out);
+      }
+    }
+  }
+
+  // Bit 8 (r mod 8) + r / 8 of a mask is that of row r (docs/format.md), so that a shift by the number
   // of an eight-byte word brings it under the lowest bit of each digit.
   template <int W>
   static ZIPML_INLINE void first_digits(const uint8_t* tile, size_t j, uint64_t mask, uint8_t* out) {

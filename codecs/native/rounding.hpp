@@ -41,6 +41,11 @@ ZIPML_INLINE float largest_magnitude(const float* values, size_t size) {
 // values become what the digits stand for.
 ZIPML_INLINE void round_block(float* values, float step, DigitForm form, const uint16_t* draws,
                               int8_t* const* digits) {
+  if (!(step < 3e38f)) {  // of values that are not finite: so shall be what comes of them
+    for (int d = 0; d < form.digits; ++d) std::memset(digits[d], 0, 64);
+    for (size_t i = 0; i < 64; ++i) values[i] = __builtin_nanf("");
+    return;
+  }
   const float inverse = step > 0 ? 1.0f / step : 0.0f;
   const F16 top = splat(static_cast<float>(form.largest())), unit = splat(65536.0f), one = splat(1.0f);
   const F16 by = splat(inverse), radix = splat(static_cast<float>(form.radix()));

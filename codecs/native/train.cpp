@@ -26,7 +26,7 @@ size_t group_tiles(const Affine& affine, size_t batch_tiles) {
 // What a mini-batch adds up for one output.
 struct OutputSums {
   double loss, curvature;
-  double rows, row_sum, scaled;  // of the residuals: for the intercept, the centre and the offset
+  double rows, scaled;  // of the residuals, as they are and as rounded
   double rounding;    // variance of the margins that rounding causes: sum of v w^2
   double correction;  // part of the rounding bias to take out
 };
@@ -116,7 +116,7 @@ class Batches {
     s.loss += lane_sum(loss);
     s.curvature += lane_sum(curvature);
     s.rows += lane_sum(rows);
-      }
+  }
   ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
     if (!tile.chunk->row_scale) return;
     for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);

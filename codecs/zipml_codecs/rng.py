@@ -81,7 +81,7 @@ def quantize_draws(seed: int, tile: int, column: int) -> npt.NDArray[np.uint16]:
 def split_mask(seed: int, tile: int, column: int, draw: int) -> int:
     """Return 64 bits, that of row r at 8 (r mod 8) + r // 8: which of two samples rounded up."""
     words = _blocks(seed, tile, column // 16, Purpose.SPLIT << 24 | (draw & 0xFFFF) << 8)
-    block, pair = divmod(column % 16, 2)
+    pair, block = divmod(column % 16, 8)
     return int(words[block, 2 * pair]) | int(words[block, 2 * pair + 1]) << 32
 
 
