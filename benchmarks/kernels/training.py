@@ -28,6 +28,9 @@ BATCHES = (64, 256)
 
 Record = dict[str, Any]
 
+REPEATS = 10
+"""Passes of a thread in one turn."""
+
 
 class Bench:
     """Measures one width; collects records and what could not be measured."""
@@ -150,6 +153,8 @@ class Bench:
         )
         with cores(2), ThreadPoolExecutor(2) as pool:
             for name, (more, runs) in halves.items():
+                # Long enough for the scheduler to give each thread a core of its own.
+                runs = [lambda run=run: [run() for _ in range(REPEATS)] for run in runs]
                 timed = paired(
                     lambda runs=runs: list(pool.map(lambda run: run(), runs)),
                     lambda runs=runs: [run() for run in runs],
