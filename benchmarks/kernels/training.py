@@ -154,10 +154,10 @@ class Bench:
         with cores(2), ThreadPoolExecutor(2) as pool:
             for name, (more, runs) in halves.items():
                 # Long enough for the scheduler to give each thread a core of its own.
-                runs = [lambda run=run: [run() for _ in range(REPEATS)] for run in runs]
+                longer = [lambda one=run: [one() for _ in range(REPEATS)] for run in runs]
                 timed = paired(
-                    lambda runs=runs: list(pool.map(lambda run: run(), runs)),
-                    lambda runs=runs: [run() for run in runs],
+                    lambda runs=longer: list(pool.map(lambda call: call(), runs)),
+                    lambda runs=longer: [call() for call in runs],
                     self.effort,
                     clock=time.perf_counter,
                     before=self.row,
