@@ -273,7 +273,7 @@ ArithmeticName = Annotated[
     typer.Option(
         "--arithmetic",
         help="What codes are multiplied by. int16 and int8 round model and residuals "
-        "stochastically: faster and noisier, still unbiased. auto: int16 from 32 columns on.",
+        "stochastically: faster on wide tables, and noisier. auto: int16 from 32 columns on.",
     ),
 ]
 Epochs = Annotated[

@@ -6,6 +6,8 @@
 
 #include <stdexcept>
 
+#include "layout.hpp"
+
 namespace zipml {
 
 namespace nb = nanobind;
@@ -25,6 +27,14 @@ using MutDenseMat = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 inline void require(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(what);
+}
+
+// codes_size for sizes that nobody has checked: no product of it wraps.
+inline size_t checked_codes_size(size_t rows, size_t columns, int stored_bits) {
+  constexpr size_t kMost = size_t{1} << 58;
+  require(rows < kMost && columns < kMost && (columns == 0 || rows / 64 + 1 < kMost / columns / 16),
+          "no memory holds so many codes");
+  return codes_size(rows, columns, stored_bits);
 }
 
 }  // namespace zipml

@@ -66,6 +66,9 @@ struct Affine {
 // multiplied exactly.
 enum class Arithmetic : int { kFloat = 0, kInt16 = 1, kInt8 = 2 };
 
+// Columns whose products with integers a sum of 32 bits holds (dots.hpp).
+constexpr size_t kMaxDotColumns = 1 << 17;
+
 enum class Loss : int { kSquared = 0, kLogistic = 1 };
 
 struct SgdOptions {

@@ -19,6 +19,7 @@
 // kMaxDotColumns columns.
 #pragma once
 
+#include "core.hpp"
 #include "isa.hpp"
 #include "layout.hpp"
 
@@ -26,7 +27,6 @@ namespace zipml {
 namespace ZIPML_ISA {
 
 constexpr size_t kGroupTiles = 4;
-constexpr size_t kMaxDotColumns = 1 << 17;
 
 // Largest magnitude of an int8 entry that meets digits of this width: 2 * limit * (2^width - 1)
 // stays below 2^15.

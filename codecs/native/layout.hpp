@@ -77,7 +77,7 @@ ZIPML_INLINE void unpack_field(const uint8_t* in, size_t slots, int shift, uint1
 // Packs the 64 codes of one column of a tile (slots beyond the rows hold zero).
 ZIPML_INLINE void pack_column(const uint16_t codes[64], size_t slots, int stored_bits,
                               size_t columns, size_t column, uint8_t* tile) {
-  for_each_field(stored_bits, columns, slots, [&](int width, int shift, size_t base) {
+  for_each_field(stored_bits, columns, slots, [&](int width, int shift, size_t base) __attribute__((always_inline)) {
     uint8_t* out = tile + base + column * (slots * static_cast<size_t>(width) / 8);
     switch (width) {
       case 8: pack_field<8>(codes, slots, shift, out); break;
@@ -93,7 +93,7 @@ ZIPML_INLINE void pack_column(const uint16_t codes[64], size_t slots, int stored
 ZIPML_INLINE void unpack_column(const uint8_t* tile, size_t slots, int stored_bits, size_t columns,
                                 size_t column, uint16_t codes[64]) {
   std::memset(codes, 0, 64 * sizeof(uint16_t));
-  for_each_field(stored_bits, columns, slots, [&](int width, int shift, size_t base) {
+  for_each_field(stored_bits, columns, slots, [&](int width, int shift, size_t base) __attribute__((always_inline)) {
     const uint8_t* in = tile + base + column * (slots * static_cast<size_t>(width) / 8);
     const bool full = slots == kTileRows;
     switch (width) {

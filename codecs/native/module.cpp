@@ -61,7 +61,7 @@ bool encode_matrix(Mat<In> values, const std::optional<Vec<T>>& lower, const Vec
   const size_t rows = values.shape(0), columns = values.shape(1);
   const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
-  require(codes.shape(0) == codes_size(rows, columns, spec.stored_bits()),
+  require(codes.shape(0) == checked_codes_size(rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
   require(!variance || variance->shape(0) == columns, "variance needs one entry a column");
   require(!row_variance || row_variance->shape(0) == columns, "variance needs one entry a column");
@@ -114,10 +114,10 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    MutMat<Out> out, bool stream) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t rows = out.shape(0), columns = out.shape(1);
+  require(codes.shape(0) == checked_codes_size(chunk_rows, columns, spec.stored_bits()),
+          "the code buffer has the wrong size");
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
           "the rows asked for lie outside of the chunk");
-  require(codes.shape(0) == codes_size(chunk_rows, columns, spec.stored_bits()),
-          "the code buffer has the wrong size");
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
   const Matrix<Out> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
@@ -140,7 +140,7 @@ void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
   const CodeSpec spec = code_spec(bits, samples);
   const size_t columns = out.shape(1);
   require(rows.shape(0) == out.shape(0), "the output needs one row for each row asked for");
-  require(codes.shape(0) == codes_size(chunk_rows, columns, spec.stored_bits()),
+  require(codes.shape(0) == checked_codes_size(chunk_rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
   // A copy is what is checked and used: another thread may write to the caller's.
   const std::vector<int64_t> chosen(rows.data(), rows.data() + rows.shape(0));
@@ -168,7 +168,7 @@ NB_MODULE(_native, m) {
 
   m.def("codes_size", [](size_t rows, size_t columns, int stored_bits) {
     require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
-    return codes_size(rows, columns, stored_bits);
+    return checked_codes_size(rows, columns, stored_bits);
   }, nb::arg("rows"), nb::arg("columns"), nb::arg("stored_bits"));
 
   m.def("simd_levels", &simd_levels);
@@ -177,12 +177,12 @@ NB_MODULE(_native, m) {
 
   m.def("encode_f32", &encode_floats, nb::arg("values"), nb::arg("lower").none(),
         nb::arg("upper"), nb::arg("bits"), nb::arg("samples"), nb::arg("seed"),
-        nb::arg("first_tile"), nb::arg("half"), nb::arg("codes"), nb::arg("variance").none(),
-        nb::arg("row_variance").none());
+        nb::arg("first_tile"), nb::arg("half"), nb::arg("codes").noconvert(), nb::arg("variance").noconvert().none(),
+        nb::arg("row_variance").noconvert().none());
   const auto def_encode = [&m](const char* name, auto f) {
     m.def(name, f, nb::arg("values").noconvert(), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
           nb::arg("samples"), nb::arg("seed"), nb::arg("first_tile"), nb::arg("codes"),
-          nb::arg("variance").none(), nb::arg("row_variance").none());
+          nb::arg("variance").none(), nb::arg("row_variance").noconvert().none());
   };
   def_encode("encode_f16", &encode_values<float, RawHalf, &Kernels::encode_half>);
   def_encode("encode_f64", &encode_values<double, double, &Kernels::encode_double>);
@@ -204,29 +204,29 @@ NB_MODULE(_native, m) {
   def_row_magnitudes(&row_magnitudes<double, double, &Kernels::row_magnitudes_double>);
   m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
   m.def("decode_f32", &decode_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
   m.def("decode_f64", &decode_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
   m.def("take_f16", &take_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
   m.def("take_f32", &take_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
   m.def("take_f64", &take_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out"));
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
 
   m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {
     require(out.shape(0) == kTileRows, "a tile has 64 draws a column");
     uint16_t draws[16][kTileRows];
     quantize_draws(PhiloxKey(seed), tile, column, draws);
     std::copy(draws[0], draws[0] + kTileRows, out.data());
-  }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out"));
+  }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out").noconvert());
 
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")
@@ -237,12 +237,12 @@ NB_MODULE(_native, m) {
            nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
            nb::arg("stored_bits"), nb::arg("outputs"), nb::arg("tables") = nb::none())
       .def_prop_ro("rows", &TileBatch::rows)
-      .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out"))
-      .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out"))
-      .def("gram", &TileBatch::gram, nb::arg("moments"), nb::arg("sums"))
-      .def("square_norms", &TileBatch::square_norms, nb::arg("out"))
-      .def("sgd", &TileBatch::sgd, nb::arg("model"), nb::arg("intercept"), nb::arg("model_sum"),
-           nb::arg("intercept_sum"), nb::arg("loss"), nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"),
+      .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out").noconvert())
+      .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out").noconvert())
+      .def("gram", &TileBatch::gram, nb::arg("moments").noconvert(), nb::arg("sums").noconvert())
+      .def("square_norms", &TileBatch::square_norms, nb::arg("out").noconvert())
+      .def("sgd", &TileBatch::sgd, nb::arg("model").noconvert(), nb::arg("intercept").noconvert(), nb::arg("model_sum").noconvert(),
+           nb::arg("intercept_sum").noconvert(), nb::arg("loss"), nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"),
            nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
            nb::arg("draw"));

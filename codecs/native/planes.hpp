@@ -29,7 +29,7 @@ struct TileView {
 
 ZIPML_INLINE int field_planes(const uint8_t* tile, size_t columns, int stored_bits, Plane out[4]) {
   int count = 0;
-  for_each_field(stored_bits, columns, kTileRows, [&](int width, int shift, size_t base) {
+  for_each_field(stored_bits, columns, kTileRows, [&](int width, int shift, size_t base) __attribute__((always_inline)) {
     out[count++] = {tile + base, width, shift};
   });
   return count;

@@ -36,8 +36,8 @@ ZIPML_INLINE float largest_magnitude(const float* values, size_t size) {
   return out;
 }
 
-// Rounds 64 values to whole multiples of `step`, up where the draw is below their fraction: unbiased
-// to the precision of the float. Digits go to digits[0] and, if there are two, digits[1]; the
+// Rounds 64 values to whole multiples of `step`, up where the draw of 16 bits is below their fraction:
+// unbiased to 2^-16 of a step. Digits go to digits[0] and, if there are two, digits[1]; the
 // values become what the digits stand for.
 ZIPML_INLINE void round_block(float* values, float step, DigitForm form, const uint16_t* draws,
                               int8_t* const* digits) {

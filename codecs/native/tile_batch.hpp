@@ -17,8 +17,6 @@
 
 namespace zipml {
 
-constexpr size_t kMaxIntegerColumns = 1 << 17;  // kMaxDotColumns of dots.hpp
-
 // The chunks of a training call and the tiles to visit, checked against each other. The arrays are
 // held so that no buffer goes away while Python holds this object.
 class TileBatch {
@@ -47,8 +45,9 @@ class TileBatch {
     for (size_t c = 0; c < codes_.size(); ++c) {
       const size_t n = targets_[c].shape(0);
       const auto& scales = row_scales_[c];
+      require(scales.has_value() == row_scales_[0].has_value(), "all chunks have row scales, or none");
       require(targets_[c].shape(1) == outputs, "the targets need one column an output");
-      require(codes_[c].shape(0) == codes_size(n, columns, stored_bits),
+      require(codes_[c].shape(0) == checked_codes_size(n, columns, stored_bits),
               "a code buffer has the wrong size");
       require(!scales || scales->shape(0) == n, "one row scale for each row is needed");
       chunks_.push_back({codes_[c].data(), n, targets_[c].data(),
@@ -64,6 +63,10 @@ class TileBatch {
       tiles_.push_back(ref);
     }
   }
+
+  // What it points to lies partly in itself.
+  TileBatch(const TileBatch&) = delete;
+  TileBatch& operator=(const TileBatch&) = delete;
 
   size_t rows() const { return rows_; }
 
@@ -114,7 +117,7 @@ class TileBatch {
     const Arithmetic kind = arithmetic == "float"   ? Arithmetic::kFloat
                             : arithmetic == "int16" ? Arithmetic::kInt16
                                                     : Arithmetic::kInt8;
-    require(kind == Arithmetic::kFloat || affine_.columns <= kMaxIntegerColumns,
+    require(kind == Arithmetic::kFloat || affine_.columns <= kMaxDotColumns,
             "integer arithmetic takes up to 131072 columns: use float");
     require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
     require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,

@@ -258,12 +258,12 @@ class Batches {
 
 SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
               const SgdOptions& o, SgdState state) {
-  const size_t d = affine.columns;
-  const size_t batches = (count + o.batch_tiles - 1) / o.batch_tiles;
+  const size_t d = affine.columns, batch_tiles = least(o.batch_tiles, greatest<size_t>(count, 1));
+  const size_t batches = (count + batch_tiles - 1) / batch_tiles;
   Batches batch(chunks, affine, o, state);
   SgdResult result{0.0, 0, 0};
   for (size_t i = 0; i < batches; ++i) {
-    const size_t start = i * o.batch_tiles, size = least(o.batch_tiles, count - start);
+    const size_t start = i * batch_tiles, size = least(batch_tiles, count - start);
     const double at = batches > 1 ? static_cast<double>(i) / static_cast<double>(batches - 1) : 0.0;
     result.rows += batch.run(tiles + start, size, tiles + count, o.step_first + (o.step_last - o.step_first) * at,
                              &result.loss_sum);

@@ -40,8 +40,8 @@ class TrainOptions:
     arithmetic : {"auto", "float", "int16", "int8"}
         What the codes are multiplied by: the model and the residuals in single precision, or
         rounded stochastically to 16 or 8 bits in every mini-batch and multiplied in integers
-        (ZipML, section 2.4): unbiased, faster on wide tables, and noisier. ``auto``: int16 from
-        32 columns on, else float.
+        (ZipML, section 2.4): faster on wide tables, noisier, and unbiased for the squared loss
+        (for the logistic to first order). ``auto``: int16 from 32 columns on, else float.
     epochs : int, optional
         By default as many as give 20,000 mini-batches, at least 5 and at most 200.
     batch_rows : int
