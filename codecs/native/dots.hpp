@@ -10,9 +10,10 @@
 //                   tiles with 64 residuals each; `out` is writable for 16 entries beyond. Every
 //                   other tile of `ahead` is brought near meanwhile: these products read from the
 //                   cache, and margins, which come next, would wait for half of their bytes.
-//   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 on;
+//   byte_rows, byte_columns  the same for digits of eight bits, stored (`Stored`) or looked up column
+//                   by column in tables of 16 entries (`LookedUp`), so that they never see memory.
+//   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 to 256;
 //                   `table` is readable for 64 bytes at least.
-//   look_up_digits  the same for the digits of one column of a field.
 //
 // Products saturate nowhere: AVX2 adds two of them in 16 bits, so entries are held to
 // +-digit_limit(W), and no sum of 16 bits takes more of them than fit. Sums of 32 bits hold
@@ -42,3 +43,35 @@ constexpr int digit_limit(int width) { return width == 8 ? 64 : 127; }
 #else
 #include "dots_scalar.hpp"
 #endif
+
+namespace zipml {
+namespace ZIPML_ISA {
+
+struct Stored {
+  static constexpr size_t kColumnBytes = 64;
+  const uint8_t* bytes;
+  ZIPML_INLINE ByteColumn column(size_t j) const { return load_bytes(bytes + 64 * j); }
+};
+
+template <int W>
+struct LookedUp {
+  static constexpr size_t kColumnBytes = 8 * W, kEntries = 16;
+  const uint8_t *codes, *tables;
+  ZIPML_INLINE ByteColumn column(size_t j) const {
+    return look_up_digits<W>(tables + kEntries * j, codes + kColumnBytes * j);
+  }
+};
+
+template <class Source>
+inline void byte_columns(const Source* sources, const uint8_t* const* ahead, size_t count, size_t columns,
+                         const int8_t* residuals, int32_t* out) {
+  switch (count) {
+    case 1: return byte_columns_of<1>(sources, ahead, columns, residuals, out);
+    case 2: return byte_columns_of<2>(sources, ahead, columns, residuals, out);
+    case 3: return byte_columns_of<3>(sources, ahead, columns, residuals, out);
+    default: return byte_columns_of<4>(sources, ahead, columns, residuals, out);
+  }
+}
+
+}  // namespace ZIPML_ISA
+}  // namespace zipml

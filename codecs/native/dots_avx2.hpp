@@ -32,9 +32,9 @@ ZIPML_INLINE void interleave4(Y a, Y b, Y c, Y d, Y out[4]) {
 }
 
 ZIPML_INLINE void store_rows(const Y sum[4], int32_t* out) {
-  for (int v = 0; v < 4; ++v) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 4 * v), _mm256_castsi256_si128(sum[v]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 + 4 * v), _mm256_extracti128_si256(sum[v], 1));
+  for (int v = 0; v < 2; ++v) {  // whole registers, as they are read again at once
+    store256(out + 8 * v, _mm256_permute2x128_si256(sum[2 * v], sum[2 * v + 1], 0x20));
+    store256(out + 16 + 8 * v, _mm256_permute2x128_si256(sum[2 * v], sum[2 * v + 1], 0x31));
   }
 }
 
@@ -56,24 +56,34 @@ struct Tail {
 template <int W>
 void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]);
 
-template <>
-inline void dot_rows<8>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
+// Codes as bytes: 64 rows of a column, 32 in each register.
+struct ByteColumn {
+  Y half[2];
+};
+ZIPML_INLINE ByteColumn no_bytes() { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
+
+ZIPML_INLINE ByteColumn load_bytes(const uint8_t* from) { return {{load256(from), load256(from + 32)}}; }
+
+template <class Source>
+ZIPML_INLINE void byte_rows(const Source& source, size_t columns, const int8_t* weights, int32_t out[64]) {
   Y sum[2][4];
   for (auto& half : sum) for (Y& s : half) s = _mm256_setzero_si256();
-  const auto step = [&](const uint8_t* c, const int8_t* four) __attribute__((always_inline)) {
-    const Y w = broadcast4(four);
+  const auto step = [&](size_t j, size_t left) __attribute__((always_inline)) {
+    const Y w = broadcast4(weights + j);
+    ByteColumn c[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; ++i) c[i] = i < left ? source.column(j + i) : no_bytes();
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
       Y u[4];
-      interleave4(load256(c + 32 * h), load256(c + 64 + 32 * h), load256(c + 128 + 32 * h),
-                  load256(c + 192 + 32 * h), u);
+      interleave4(c[0].half[h], c[1].half[h], c[2].half[h], c[3].half[h], u);
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) sum[h][v] = add_widened(sum[h][v], _mm256_maddubs_epi16(u[v], w));
     }
   };
   size_t j = 0;
-  for (; j + 4 <= columns; j += 4) step(codes + 64 * j, weights + j);
-  if (j < columns) step(Tail<8>(codes + 64 * j, columns - j).bytes, weights + j);
+  for (; j + 4 <= columns; j += 4) step(j, 4);
+  if (j < columns) step(j, columns - j);
   store_rows(sum[0], out);
   store_rows(sum[1], out + 32);
 }
@@ -204,14 +214,21 @@ inline void dot_rows<1>(const uint8_t* codes, size_t columns, const int8_t* weig
   for (int d = 0; d < 8; ++d) store256(out + 8 * d, _mm256_srai_epi32(sum[d], d % 4));
 }
 
+// Brings some columns of a tile near.
+ZIPML_INLINE void fetch(const uint8_t* tile, size_t column_bytes, size_t j, size_t columns) {
+  for (size_t i = 0; i < columns * column_bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(tile) + column_bytes * j + i, _MM_HINT_T1);
+  }
+}
+
 ZIPML_INLINE Y hadd(Y a, Y b) { return _mm256_hadd_epi32(a, b); }
 
 template <int W>
 struct Digits {
   static ZIPML_INLINE void arrange(const int8_t* r, Y* out) {
-    for (int i = 0; i < (W == 8 ? 2 : 8 / W); ++i) {
-      const int8_t* from = r + (W == 8 ? 32 : 8 * W) * i;
-      if (W >= 4) out[i] = load256(from);
+    for (int i = 0; i < 8 / W; ++i) {
+      const int8_t* from = r + 8 * W * i;
+      if (W == 4) out[i] = load256(from);
       if (W == 2) out[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
       if (W == 1) {
         int64_t eight;
@@ -251,40 +268,54 @@ ZIPML_INLINE Y eight_columns(F&& vector) {
   }
 }
 
+template <size_t Tiles, class Source>
+inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, size_t columns,
+                            const int8_t* residuals, int32_t* out) {
+  Y r[Tiles][2];
+  for (size_t t = 0; t < Tiles; ++t) {
+    for (int h = 0; h < 2; ++h) r[t][h] = load256(residuals + 64 * t + 32 * h);
+  }
+  const auto eight = [&](size_t j, size_t left) __attribute__((always_inline)) {
+    return eight_columns<8>([&](size_t v) __attribute__((always_inline)) {
+      Y sum = _mm256_setzero_si256();
+      if (v >= left) return sum;
+#pragma GCC unroll 4
+      for (size_t t = 0; t < Tiles; ++t) {
+        const ByteColumn c = sources[t].column(j + v);
+        sum = add_widened(sum, _mm256_maddubs_epi16(c.half[0], r[t][0]));
+        sum = add_widened(sum, _mm256_maddubs_epi16(c.half[1], r[t][1]));
+      }
+      return sum;
+    });
+  };
+  size_t j = 0;
+  for (; j + 8 <= columns; j += 8) {
+    for (size_t t = 0; t < Tiles; t += 2) fetch(ahead[t], Source::kColumnBytes, j, 8);
+    store256(out + j, eight(j, 8));
+  }
+  if (j < columns) store256(out + j, eight(j, columns - j));
+}
+
 template <int W, size_t Tiles>
 inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t columns,
                            const int8_t* residuals, int32_t* out) {
-  Y r[Tiles][W == 8 ? 2 : 8 / W];
+  Y r[Tiles][8 / W];
   for (size_t t = 0; t < Tiles; ++t) Digits<W>::arrange(residuals + 64 * t, r[t]);
   const auto eight = [&](const uint8_t* const* at) __attribute__((always_inline)) {
-    return eight_columns<W>([&](int v) __attribute__((always_inline)) {
-      if constexpr (W == 8) {
-        Y sum = _mm256_setzero_si256();
+    return eight_columns<W>([&](size_t v) __attribute__((always_inline)) {
+      Y sum = Digits<W>::dot(load256(at[0] + 32 * v), r[0]);
 #pragma GCC unroll 4
-        for (size_t t = 0; t < Tiles; ++t) {
-          sum = add_widened(sum, _mm256_maddubs_epi16(load256(at[t] + 64 * v), r[t][0]));
-          sum = add_widened(sum, _mm256_maddubs_epi16(load256(at[t] + 64 * v + 32), r[t][1]));
-        }
-        return sum;
-      } else {
-        Y sum = Digits<W>::dot(load256(at[0] + 32 * v), r[0]);
-#pragma GCC unroll 4
-        for (size_t t = 1; t < Tiles; ++t) {
-          sum = _mm256_add_epi16(sum, Digits<W>::dot(load256(at[t] + 32 * v), r[t]));
-        }
-        return widen(sum);
+      for (size_t t = 1; t < Tiles; ++t) {
+        sum = _mm256_add_epi16(sum, Digits<W>::dot(load256(at[t] + 32 * v), r[t]));
       }
+      return widen(sum);
     });
   };
   const uint8_t* at[Tiles];
   size_t j = 0;
   for (; j + 8 <= columns; j += 8) {
-    for (size_t t = 0; t < Tiles; ++t) {
-      at[t] = tiles[t] + 8 * W * j;
-      for (size_t i = 0; t % 2 == 0 && i < 64 * W; i += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(ahead[t]) + 8 * W * j + i, _MM_HINT_T1);
-      }
-    }
+    for (size_t t = 0; t < Tiles; t += 2) fetch(ahead[t], 8 * W, j, 8);
+    for (size_t t = 0; t < Tiles; ++t) at[t] = tiles[t] + 8 * W * j;
     store256(out + j, eight(at));
   }
   if (j < columns) {
@@ -309,35 +340,60 @@ inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead
   }
 }
 
-ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
-  if (entries > 16) {
-    for (size_t r = 0; r < 64; ++r) out[r] = table[z[r]];
-    return;
+// Entries of 32 codes in a table of 16 << Level: one shuffle for each 16, then bit after bit of the
+// code chooses between neighbours.
+template <int Level>
+ZIPML_INLINE Y pick(const uint8_t* table, Y low, const Y* bits) {
+  if constexpr (Level == 0) {
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), low);
+  } else {
+    return _mm256_blendv_epi8(pick<Level - 1>(table, low, bits),
+                              pick<Level - 1>(table + (8 << Level), low, bits), bits[Level - 1]);
   }
-  const Y t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-  store256(out, _mm256_shuffle_epi8(t, load256(z)));
-  store256(out + 32, _mm256_shuffle_epi8(t, load256(z + 32)));
+}
+template <int Level>
+ZIPML_INLINE void look_up_at(const uint8_t* table, const uint8_t z[64], uint8_t out[64]) {
+  for (int h = 0; h < 2; ++h) {
+    const Y v = load256(z + 32 * h);
+    const Y bits[4] = {_mm256_slli_epi16(v, 3), _mm256_slli_epi16(v, 2), _mm256_slli_epi16(v, 1), v};
+    store256(out + 32 * h, pick<Level>(table, _mm256_and_si256(v, _mm256_set1_epi8(15)), bits));
+  }
+}
+ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {
+  switch (entries) {
+    case 16: return look_up_at<0>(table, z, out);
+    case 32: return look_up_at<1>(table, z, out);
+    case 64: return look_up_at<2>(table, z, out);
+    case 128: return look_up_at<3>(table, z, out);
+    default: return look_up_at<4>(table, z, out);
+  }
 }
 
 template <int W>
-ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, uint8_t out[64]) {
-  if constexpr (W == 8) return look_up(table, 256, column, out);
+ZIPML_INLINE ByteColumn look_up_digits(const uint8_t* table, const uint8_t* column) {
   const Y t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-  Y v;
-  if constexpr (W == 4) v = load256(column);
-  if constexpr (W == 2) v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column)));
-  if constexpr (W == 1) {
-    int64_t eight;
-    std::memcpy(&eight, column, 8);
-    v = _mm256_set1_epi64x(eight);
+  const Y mask = _mm256_set1_epi8((1 << W) - 1);
+  Y digits[2];
+  if constexpr (W == 4) {
+    const Y v = load256(column);
+    digits[0] = _mm256_and_si256(v, mask);
+    digits[1] = _mm256_and_si256(_mm256_srli_epi16(v, 4), mask);
+  } else {
+    Y v;
+    if constexpr (W == 2) v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column)));
+    if constexpr (W == 1) {
+      int64_t eight;
+      std::memcpy(&eight, column, 8);
+      v = _mm256_set1_epi64x(eight);
+    }
+    for (int h = 0; h < 2; ++h) {
+      const int q = 4 * h;
+      const Y by = _mm256_setr_epi64x(W * (q / W), W * ((q + 1) / W), W * ((q + 2) / W), W * ((q + 3) / W));
+      digits[h] = _mm256_and_si256(_mm256_srlv_epi64(v, by), mask);
+    }
   }
-  const Y mask = _mm256_set1_epi8((1 << (W % 8)) - 1);
-  for (int h = 0; h < 2; ++h) {
-    const int q = 4 * h;
-    const Y by = _mm256_setr_epi64x(W * (q / W), W * ((q + 1) / W), W * ((q + 2) / W), W * ((q + 3) / W));
-    const Y digits = _mm256_and_si256(_mm256_srlv_epi64(v, by), mask);
-    store256(out + 32 * h, _mm256_shuffle_epi8(t, digits));
-  }
+  return {{_mm256_shuffle_epi8(t, digits[0]), _mm256_shuffle_epi8(t, digits[1])}};
 }
 
 }  // namespace ZIPML_ISA

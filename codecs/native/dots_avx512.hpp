@@ -37,32 +37,31 @@ struct Interleave {
   }
 };
 
-template <int W>
-ZIPML_INLINE void rows_group8(const uint8_t* codes, const int8_t* weights, bool full, size_t left, Z sum[4]) {
-  const Z none = _mm512_setzero_si512();
-  const Z a = _mm512_loadu_si512(codes);
-  const Z b = full || left > 1 ? _mm512_loadu_si512(codes + 64) : none;
-  const Z c = full || left > 2 ? _mm512_loadu_si512(codes + 128) : none;
-  const Z d = full || left > 3 ? _mm512_loadu_si512(codes + 192) : none;
-  const Z ab = _mm512_unpacklo_epi8(a, b), AB = _mm512_unpackhi_epi8(a, b);
-  const Z cd = _mm512_unpacklo_epi8(c, d), CD = _mm512_unpackhi_epi8(c, d);
-  const Z w = broadcast4(weights);
-  sum[0] = dot4(sum[0], _mm512_unpacklo_epi16(ab, cd), w);
-  sum[1] = dot4(sum[1], _mm512_unpackhi_epi16(ab, cd), w);
-  sum[2] = dot4(sum[2], _mm512_unpacklo_epi16(AB, CD), w);
-  sum[3] = dot4(sum[3], _mm512_unpackhi_epi16(AB, CD), w);
-}
+// Codes as bytes: 64 rows of a column.
+using ByteColumn = Z;
+ZIPML_INLINE ByteColumn load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
 
 template <int W>
 void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]);
 
-template <>
-inline void dot_rows<8>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  Z sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
-              _mm512_setzero_si512()};
+template <class Source>
+ZIPML_INLINE void byte_rows(const Source& source, size_t columns, const int8_t* weights, int32_t out[64]) {
+  const Z none = _mm512_setzero_si512();
+  Z sum[4] = {none, none, none, none};
+  const auto step = [&](size_t j, size_t left) __attribute__((always_inline)) {
+    const Z a = source.column(j), b = left > 1 ? source.column(j + 1) : none;
+    const Z c = left > 2 ? source.column(j + 2) : none, d = left > 3 ? source.column(j + 3) : none;
+    const Z ab = _mm512_unpacklo_epi8(a, b), AB = _mm512_unpackhi_epi8(a, b);
+    const Z cd = _mm512_unpacklo_epi8(c, d), CD = _mm512_unpackhi_epi8(c, d);
+    const Z w = broadcast4(weights + j);
+    sum[0] = dot4(sum[0], _mm512_unpacklo_epi16(ab, cd), w);
+    sum[1] = dot4(sum[1], _mm512_unpackhi_epi16(ab, cd), w);
+    sum[2] = dot4(sum[2], _mm512_unpacklo_epi16(AB, CD), w);
+    sum[3] = dot4(sum[3], _mm512_unpackhi_epi16(AB, CD), w);
+  };
   size_t j = 0;
-  for (; j + 4 <= columns; j += 4) rows_group8<8>(codes + 64 * j, weights + j, true, 4, sum);
-  if (j < columns) rows_group8<8>(codes + 64 * j, weights + j, false, columns - j, sum);
+  for (; j + 4 <= columns; j += 4) step(j, 4);
+  if (j < columns) step(j, columns - j);
   // lane L of 128 bits, dword i of sum v: row 16 L + 4 v + i
   for (int v = 0; v < 4; ++v) {
     alignas(64) int32_t part[16];
@@ -196,7 +195,6 @@ struct Digits {
   static ZIPML_INLINE void arrange(const int8_t* r, Z* out) {
     for (int i = 0; i < 8 / W; ++i) {
       const int8_t* from = r + 8 * W * i;
-      if (W == 8) out[i] = _mm512_loadu_si512(from);
       if (W == 4) out[i] = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
       if (W == 2) out[i] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
       if (W == 1) {
@@ -207,9 +205,6 @@ struct Digits {
     }
   }
 };
-template <>
-inline Z Digits<8>::dot(Z sum, Z a, const Z* residuals) { return dot4(sum, a, residuals[0]); }
-
 // Sums of `Columns` = 64 / W columns: four vectors of 8 / W columns each, but for one bit (two).
 template <int W>
 ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
@@ -234,6 +229,32 @@ ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
     _mm512_storeu_si512(out, _mm512_add_epi32(_mm512_permutex2var_epi32(v[0], even, v[1]),
                                               _mm512_permutex2var_epi32(v[0], odd, v[1])));
   }
+}
+
+template <size_t Tiles, class Source>
+inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, size_t columns,
+                            const int8_t* residuals, int32_t* out) {
+  Z r[Tiles];
+  for (size_t t = 0; t < Tiles; ++t) r[t] = _mm512_loadu_si512(residuals + 64 * t);
+  const auto four = [&](size_t j, size_t left) __attribute__((always_inline)) {
+    Z v[4];
+#pragma GCC unroll 4
+    for (size_t c = 0; c < 4; ++c) {
+      v[c] = _mm512_setzero_si512();
+      if (c >= left) continue;
+#pragma GCC unroll 4
+      for (size_t t = 0; t < Tiles; ++t) {
+        if (t % 2 == 0) {
+          _mm_prefetch(ahead[t] + Source::kColumnBytes * (j + c), _MM_HINT_T1);
+        }
+        v[c] = dot4(v[c], sources[t].column(j + c), r[t]);
+      }
+    }
+    store_columns<8>(v, out + j);
+  };
+  size_t j = 0;
+  for (; j + 4 <= columns; j += 4) four(j, 4);
+  if (j < columns) four(j, columns - j);
 }
 
 template <int W, size_t Tiles>
@@ -299,9 +320,8 @@ ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[
 }
 
 template <int W>
-ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, uint8_t out[64]) {
+ZIPML_INLINE ByteColumn look_up_digits(const uint8_t* table, const uint8_t* column) {
   Z v;
-  if constexpr (W == 8) v = _mm512_loadu_si512(column);
   if constexpr (W == 4) v = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(column)));
   if constexpr (W == 2) v = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column)));
   if constexpr (W == 1) {
@@ -311,8 +331,7 @@ ZIPML_INLINE void look_up_digits(const uint8_t* table, const uint8_t* column, ui
   }
   const Z by = _mm512_setr_epi64(0, W * (1 / W), W * (2 / W), W * (3 / W), W * (4 / W), W * (5 / W),
                                  W * (6 / W), W * (7 / W));
-  if constexpr (W < 8) v = _mm512_and_si512(_mm512_srlv_epi64(v, by), bytes512((1 << W) - 1));
-  _mm512_storeu_si512(out, look_up64(table, W == 8 ? 256 : 16, v));
+  return look_up64(table, 16, _mm512_and_si512(_mm512_srlv_epi64(v, by), bytes512((1 << W) - 1)));
 }
 
 }  // namespace ZIPML_ISA

@@ -102,8 +102,40 @@ template <class P>
 ZIPML_INLINE Lanes<P> select(const I16& mask, const Lanes<P>& yes, const Lanes<P>& no) {
   return each_part<P>([&](int i) __attribute__((always_inline)) { return mask.part[i] ? yes.part[i] : no.part[i]; });
 }
-ZIPML_INLINE F16 smaller(const F16& a, const F16& b) { return select(b < a, b, a); }
-ZIPML_INLINE F16 larger(const F16& a, const F16& b) { return select(a < b, b, a); }
+// b where it is smaller (larger) than a, else a, which is what one instruction does, NaN included.
+ZIPML_INLINE F16 smaller(const F16& a, const F16& b) {
+  return each_part<FloatPart>([&](int i) __attribute__((always_inline)) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatPart>(_mm512_min_ps(reinterpret_cast<__m512>(b.part[i]), reinterpret_cast<__m512>(a.part[i])));
+#elif defined(__AVX2__)
+    return reinterpret_cast<FloatPart>(_mm256_min_ps(reinterpret_cast<__m256>(b.part[i]), reinterpret_cast<__m256>(a.part[i])));
+#else
+    return b.part[i] < a.part[i] ? b.part[i] : a.part[i];
+#endif
+  });
+}
+ZIPML_INLINE F16 larger(const F16& a, const F16& b) {
+  return each_part<FloatPart>([&](int i) __attribute__((always_inline)) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatPart>(_mm512_max_ps(reinterpret_cast<__m512>(b.part[i]), reinterpret_cast<__m512>(a.part[i])));
+#elif defined(__AVX2__)
+    return reinterpret_cast<FloatPart>(_mm256_max_ps(reinterpret_cast<__m256>(b.part[i]), reinterpret_cast<__m256>(a.part[i])));
+#else
+    return a.part[i] < b.part[i] ? b.part[i] : a.part[i];
+#endif
+  });
+}
+ZIPML_INLINE I16 larger(const I16& a, const I16& b) {
+  return each_part<IntPart>([&](int i) __attribute__((always_inline)) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<IntPart>(_mm512_max_epi32(reinterpret_cast<__m512i>(b.part[i]), reinterpret_cast<__m512i>(a.part[i])));
+#elif defined(__AVX2__)
+    return reinterpret_cast<IntPart>(_mm256_max_epi32(reinterpret_cast<__m256i>(b.part[i]), reinterpret_cast<__m256i>(a.part[i])));
+#else
+    return a.part[i] < b.part[i] ? b.part[i] : a.part[i];
+#endif
+  });
+}
 ZIPML_INLINE F16 as_float(const I16& v) {
   return each_part<FloatPart>([&](int i) __attribute__((always_inline)) {
     return reinterpret_cast<FloatPart>(v.part[i]);

@@ -14,6 +14,7 @@ namespace ZIPML_ISA {
 struct Plane {
   const uint8_t* digits;  // columns of 8 * width bytes
   int width, shift;
+  const uint8_t* tables = nullptr;  // 16 entries a column that stand in the digits' place
 };
 
 struct TileView {
@@ -30,7 +31,7 @@ struct TileView {
 ZIPML_INLINE int field_planes(const uint8_t* tile, size_t columns, int stored_bits, Plane out[4]) {
   int count = 0;
   for_each_field(stored_bits, columns, kTileRows, [&](int width, int shift, size_t base) __attribute__((always_inline)) {
-    out[count++] = {tile + base, width, shift};
+    out[count++] = {tile + base, width, shift, nullptr};
   });
   return count;
 }
@@ -76,14 +77,24 @@ struct WordsOf<4> { typedef uint64_t Type __attribute__((vector_size(32))); };
 template <>
 struct WordsOf<8> { typedef uint64_t Type __attribute__((vector_size(64))); };
 
+// Where level tables are applied: ahead of the products, once for all of them, or by each of them in
+// registers, which is the faster one for the two products of int8 where one shuffle looks up.
+enum class LookUp { kAhead, kInProducts };
+
+ZIPML_INLINE bool in_products(const Affine& affine, LookUp look_up) {
+  const int bits = affine.stored_bits;
+  return look_up == LookUp::kInProducts && affine.tables[0] && (bits == 1 || bits == 2 || bits == 4);
+}
+
 // Loads tiles for a group of kernel calls. Whole tiles are used where they lie; a ragged one is
 // padded with zero codes; with level tables, codes are replaced by table entries.
 class Loader {
  public:
-  Loader(const ChunkView* chunks, Affine affine, size_t slots, bool split, uint64_t seed, uint32_t draw)
-      : chunks_(chunks), affine_(affine), split_(split), key_(seed), draw_(draw),
-        tile_bytes_(affine.columns * static_cast<size_t>(affine.stored_bits) * 8) {
-    if (affine.tables[0]) {
+  Loader(const ChunkView* chunks, Affine affine, size_t slots, bool split, uint64_t seed, uint32_t draw,
+         LookUp look_up = LookUp::kAhead)
+      : chunks_(chunks), affine_(affine), split_(split), in_products_(in_products(affine, look_up)),
+        key_(seed), draw_(draw), tile_bytes_(affine.columns * static_cast<size_t>(affine.stored_bits) * 8) {
+    if (affine.tables[0] && !in_products_) {
       expanded_.reset(slots * (split ? 2 : 1) * affine.table_bytes * affine.columns * kTileRows);
     }
     if (split) firsts_.reset(slots * tile_bytes_);
@@ -99,6 +110,7 @@ class Loader {
     if (slots_in_tile(out.rows) < kTileRows) tile = pad(slot, tile, slots_in_tile(out.rows));
     out.count = field_planes(tile, affine_.columns, affine_.stored_bits, out.planes);
     if (split_) draw_first(slot, tile, out);
+    if (in_products_) return keep_tables(out);
     if (affine_.tables[0]) expand(slot, out);
   }
 
@@ -112,6 +124,14 @@ class Loader {
       pack_column(z, kTileRows, affine_.stored_bits, affine_.columns, j, out);
     }
     return out;
+  }
+
+  // The same digits for each byte of the entries.
+  void keep_tables(TileView& view) const {
+    view.count = static_cast<int>(affine_.table_bytes);
+    for (size_t b = 0; b < affine_.table_bytes; ++b) {
+      view.planes[b] = {view.planes[0].digits, affine_.stored_bits, static_cast<int>(8 * b), affine_.tables[b]};
+    }
   }
 
   // Replaces codes by the entries of each column's table. A single sample of two with code c has
@@ -132,7 +152,7 @@ class Loader {
       default: expand_columns<0>(planes, count, doubled, out); break;
     }
     const size_t plane_bytes = affine_.columns * kTileRows;
-    for (size_t b = 0; b < affine_.table_bytes; ++b) planes[b] = {out + b * plane_bytes, 8, static_cast<int>(8 * b)};
+    for (size_t b = 0; b < affine_.table_bytes; ++b) planes[b] = {out + b * plane_bytes, 8, static_cast<int>(8 * b), nullptr};
     return static_cast<int>(affine_.table_bytes);
   }
 
@@ -142,13 +162,6 @@ class Loader {
     const uint8_t top = static_cast<uint8_t>((1 << affine_.stored_bits) - 1);
     alignas(64) uint8_t z[64];
     for (size_t j = 0; j < affine_.columns; ++j) {
-      if constexpr (W > 0) {
-        for (size_t b = 0; !doubled && b < affine_.table_bytes; ++b) {
-          look_up_digits<W>(affine_.tables[b] + j * affine_.table_stride, planes[0].digits + j * 8 * W,
-                            out + b * plane_bytes + j * kTileRows);
-        }
-        if (!doubled) continue;
-      }
       unpack_bytes<W>(planes, count, j, z);
       if (doubled) for (size_t r = 0; r < 64; ++r) z[r] = z[r] > top / 2 ? top : static_cast<uint8_t>(z[r] << 1);
       for (size_t b = 0; b < affine_.table_bytes; ++b) {
@@ -219,7 +232,7 @@ class Loader {
 
   const ChunkView* chunks_;
   Affine affine_;
-  bool split_;
+  bool split_, in_products_;
   PhiloxKey key_;
   uint32_t draw_;
   size_t tile_bytes_, slots_;

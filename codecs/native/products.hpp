@@ -158,7 +158,7 @@ class Products {
           next[t] = ahead ? ahead[t] + (planes[p].digits - planes[0].digits) : at[t];
         }
         const Plane& plane = tiles[0].planes[p];
-        columns_of(plane.width, at, next, count, digits_[digit]);
+        columns_of(plane, at, next, count, digits_[digit]);
         const float unit = weight * residual_scale_ * radix * static_cast<float>(1 << plane.shift);
         size_t j = 0;
         for (; j + 16 <= affine_.columns; j += 16) {
@@ -198,19 +198,43 @@ class Products {
     }
   }
 
-  static ZIPML_INLINE void rows_of(const Plane& plane, size_t columns, const int8_t* entries, int32_t out[64]) {
-    switch (plane.width) {
-      case 8: return dot_rows<8>(plane.digits, columns, entries, out);
-      case 4: return dot_rows<4>(plane.digits, columns, entries, out);
-      case 2: return dot_rows<2>(plane.digits, columns, entries, out);
-      default: return dot_rows<1>(plane.digits, columns, entries, out);
+  static ZIPML_INLINE void rows_of(const Plane& p, size_t columns, const int8_t* entries, int32_t out[64]) {
+    if (p.tables) {
+      switch (p.width) {
+        case 4: return byte_rows(LookedUp<4>{p.digits, p.tables}, columns, entries, out);
+        case 2: return byte_rows(LookedUp<2>{p.digits, p.tables}, columns, entries, out);
+        default: return byte_rows(LookedUp<1>{p.digits, p.tables}, columns, entries, out);
+      }
+    }
+    switch (p.width) {
+      case 8: return byte_rows(Stored{p.digits}, columns, entries, out);
+      case 4: return dot_rows<4>(p.digits, columns, entries, out);
+      case 2: return dot_rows<2>(p.digits, columns, entries, out);
+      default: return dot_rows<1>(p.digits, columns, entries, out);
     }
   }
 
-  ZIPML_INLINE void columns_of(int width, const uint8_t* const* at, const uint8_t* const* next,
+  template <int W>
+  ZIPML_INLINE void looked_up_columns(const uint8_t* tables, const uint8_t* const* at,
+                                      const uint8_t* const* next, size_t count, const int8_t* r) {
+    LookedUp<W> tiles[kGroupTiles];
+    for (size_t t = 0; t < count; ++t) tiles[t] = {at[t], tables};
+    byte_columns(tiles, next, count, affine_.columns, r, sums_.data());
+  }
+
+  ZIPML_INLINE void columns_of(const Plane& plane, const uint8_t* const* at, const uint8_t* const* next,
                                size_t count, const int8_t* r) {
-    switch (width) {
-      case 8: return dot_columns<8>(at, next, count, affine_.columns, r, sums_.data());
+    if (plane.tables) {
+      switch (plane.width) {
+        case 4: return looked_up_columns<4>(plane.tables, at, next, count, r);
+        case 2: return looked_up_columns<2>(plane.tables, at, next, count, r);
+        default: return looked_up_columns<1>(plane.tables, at, next, count, r);
+      }
+    }
+    Stored tiles[kGroupTiles];
+    for (size_t t = 0; t < count; ++t) tiles[t] = {at[t]};
+    switch (plane.width) {
+      case 8: return byte_columns(tiles, next, count, affine_.columns, r, sums_.data());
       case 4: return dot_columns<4>(at, next, count, affine_.columns, r, sums_.data());
       case 2: return dot_columns<2>(at, next, count, affine_.columns, r, sums_.data());
       default: return dot_columns<1>(at, next, count, affine_.columns, r, sums_.data());
@@ -221,7 +245,7 @@ class Products {
   template <int Width, class F>
   ZIPML_INLINE void each_column(const Plane* planes, int count, F&& f) const {
     for (size_t j = 0; j < affine_.columns; ++j) {
-      const Plane one = {planes[0].digits, Width, 0};
+      const Plane one = {planes[0].digits, Width, 0, nullptr};
       const auto codes = [&](int block) __attribute__((always_inline)) {
         return Width ? row_codes(&one, 1, j, block) : row_codes(planes, count, j, block);
       };

@@ -25,8 +25,7 @@ struct DigitForm {
 ZIPML_INLINE float largest_magnitude(const float* values, size_t size) {
   I16 most = splat(int32_t{0});
   for (size_t j = 0; j < size; j += 16) {
-    const I16 bits = as_int(magnitude(load<F16>(values + j)));
-    most = select(most < bits, bits, most);
+    most = larger(most, as_int(magnitude(load<F16>(values + j))));
   }
   int32_t all[16], top = 0;
   store(all, most);

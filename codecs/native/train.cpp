@@ -16,12 +16,18 @@ namespace {
 constexpr double kSeriesLimit = 2.0;
 constexpr size_t kGroupBytes = 256 << 10;
 
-size_t group_tiles(const Affine& affine, size_t batch_tiles) {
-  const size_t bytes = affine.columns * (affine.tables[0] ? 64 * affine.table_bytes
-                                                          : 8 * static_cast<size_t>(affine.stored_bits));
+size_t group_tiles(const Affine& affine, LookUp look_up, size_t batch_tiles) {
+  const bool expands = affine.tables[0] && !in_products(affine, look_up);
+  const size_t bytes = affine.columns * (8 * static_cast<size_t>(affine.stored_bits) +
+                                         (expands ? kTileRows * affine.table_bytes : 0));
   const size_t fit = greatest<size_t>(1, kGroupBytes / greatest<size_t>(bytes, 1));
   return least(least(fit, kGroupTiles), batch_tiles);
 }
+
+// What the rows of a group add up for one output.
+struct RowSums {
+  F16 loss{}, curvature{}, residual{};
+};
 
 // What a mini-batch adds up for one output.
 struct OutputSums {
@@ -31,11 +37,16 @@ struct OutputSums {
   double correction;  // part of the rounding bias to take out
 };
 
+LookUp look_up_of(const SgdOptions& o) {
+  return o.arithmetic == Arithmetic::kInt8 && !o.split ? LookUp::kInProducts : LookUp::kAhead;
+}
+
 class Batches {
  public:
   Batches(const ChunkView* chunks, Affine affine, const SgdOptions& options, SgdState state)
-      : chunks_(chunks), affine_(affine), o_(options), state_(state), group_(group_tiles(affine, options.batch_tiles)),
-        loader_(chunks, affine, group_, options.split, options.seed, options.draw),
+      : chunks_(chunks), affine_(affine), o_(options), state_(state),
+        group_(group_tiles(affine, look_up_of(options), options.batch_tiles)),
+        loader_(chunks, affine, group_, options.split, options.seed, options.draw, look_up_of(options)),
         products_(affine, options.arithmetic, state.outputs, options.seed, options.draw),
         vectors_(options.split ? 2 : 1) {
     sums_.reset(state.outputs);
@@ -63,6 +74,7 @@ class Batches {
         for (size_t i = 0; i < size; ++i) {
           o_.loss == Loss::kSquared ? row_terms<Loss::kSquared>(i, k) : row_terms<Loss::kLogistic>(i, k);
         }
+        add_rows(k);
         add_gradient(size, k, look_ahead(tiles + t + size, end));
       }
     }
@@ -110,13 +122,15 @@ class Batches {
     }
   }
 
-  // Adds rows to the sums and turns residuals into what codes are multiplied by.
-  ZIPML_INLINE void add_rows(size_t k, const F16& loss, const F16& curvature, const F16& rows) {
+  // Adds the rows of a group to the sums.
+  void add_rows(size_t k) {
     OutputSums& s = sums_[k];
-    s.loss += lane_sum(loss);
-    s.curvature += lane_sum(curvature);
-    s.rows += lane_sum(rows);
+    s.loss += lane_sum(rows_.loss);
+    s.curvature += lane_sum(rows_.curvature);
+    s.rows += lane_sum(rows_.residual);
+    rows_ = RowSums{};
   }
+  // Turns residuals into what codes are multiplied by.
   ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
     if (!tile.chunk->row_scale) return;
     for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
@@ -136,17 +150,17 @@ class Batches {
     products_.finish_margins(tile, k, m);
     targets(tile, k, target, present);
     const F16 shift = splat(static_cast<float>(0.5 * sums_[k].correction * sums_[k].rounding));
-    F16 loss = splat(0.0f), curvature = loss, rows = loss;
+    RowSums sums = rows_;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r);
       const LossTerms at = loss_terms<L>(load<F16>(m + r), load<F16>(target + r));
       const F16 residual = (at.first - shift * at.third) * here;
-      loss += at.value * here;
-      curvature += at.second * here;
-      rows += residual;
+      sums.loss += at.value * here;
+      sums.curvature += at.second * here;
+      sums.residual += residual;
       store(m + r, residual);
     }
-    add_rows(k, loss, curvature, rows);
+    rows_ = sums;
     scale_rows(tile, m);
   }
 
@@ -173,27 +187,27 @@ class Batches {
     targets(tile, k, target, present);
     // A single sample has twice the variance of the mean of two.
     const F16 shift = splat(static_cast<float>(sums_[k].correction * sums_[k].rounding));
-    F16 loss = splat(0.0f), curvature = loss, rows = loss;
+    RowSums sums = rows_;
     for (size_t r = 0; r < kTileRows; r += 16) {
       const F16 here = load<F16>(present + r), y = load<F16>(target + r);
       const LossTerms at1 = loss_terms<L>(load<F16>(m1 + r), y);
       const LossTerms at2 = loss_terms<L>(load<F16>(m2 + r), y);
       const LossTerms at = loss_terms<L>(load<F16>(m + r), y);
       const F16 r1 = (at1.first - shift * at1.third) * here, r2 = (at2.first - shift * at2.third) * here;
-      loss += at.value * here;
-      curvature += at.second * here;
-      rows += splat(0.5f) * (r1 + r2);
+      sums.loss += at.value * here;
+      sums.curvature += at.second * here;
+      sums.residual += splat(0.5f) * (r1 + r2);
       store(m + r, r1);
       store(m1 + r, r2 - r1);
     }
-    add_rows(k, loss, curvature, rows);
+    rows_ = sums;
     scale_rows(tile, m);
     scale_rows(tile, m1);
   }
 
   // Where the tiles of the next group lie, in case they are read as they are.
   const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
-    if (affine_.tables[0] || next >= end) return nullptr;
+    if ((affine_.tables[0] && !in_products(affine_, look_up_of(o_))) || next >= end) return nullptr;
     for (size_t i = 0; i < group_; ++i) {
       const TileRef ref = next[least<size_t>(i, static_cast<size_t>(end - next) - 1)];
       ahead_[i] = chunks_[ref.chunk].codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);
@@ -247,6 +261,7 @@ class Batches {
   Products products_;
   size_t vectors_;
   bool penalised_ = false, noisy_ = false;
+  RowSums rows_;
   Buffer<OutputSums> sums_;
   Buffer<float> code_sum_;  // outputs x padded columns
   Buffer<float> margin_;    // outputs x vectors x group x 64: margins, then residuals
