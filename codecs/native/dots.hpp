@@ -4,12 +4,14 @@
 // A field of a tile holds `columns` columns of 8 * width bytes (layout.hpp); its digits are
 // 0 .. 2^width - 1. All tiles are full here (planes.hpp pads the last one).
 //
-//   dot_rows<W>     out[r] = sum over columns of weights[j] * digit(j, r), for the 64 rows;
-//                   `weights` is readable for 16 entries beyond the last, and these are zero.
-//   dot_columns<W>  out[j] = sum over rows of residuals[r] * digit(j, r), over up to kGroupTiles
-//                   tiles with 64 residuals each; `out` is writable for 16 entries beyond. Every
-//                   other tile of `ahead` is brought near meanwhile: these products read from the
-//                   cache, and margins, which come next, would wait for half of their bytes.
+//   dot_rows<W>     out[64 n + r] = sum over columns of weights[n * stride + j] * digit(j, r), for the
+//                   64 rows and `count` vectors, which share what it takes to unpack the digits. Each
+//                   is readable for 16 entries beyond the last, and these are zero.
+//   dot_columns<W>  out[n * out_stride + j] = sum over rows of residuals[n * stride + r] * digit(j, r),
+//                   over up to kGroupTiles tiles with 64 residuals each; `out` is writable for 16
+//                   entries beyond. Every other tile of `ahead` is brought near meanwhile: these
+//                   products read from the cache, and margins, which come next, would wait for half
+//                   of their bytes.
 //   byte_rows, byte_columns  the same for digits of eight bits, stored (`Stored`) or looked up column
 //                   by column in tables of 16 entries (`LookedUp`), so that they never see memory.
 //   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 to 256;
@@ -47,8 +49,22 @@ constexpr int digit_limit(int width) { return width == 8 ? 64 : 127; }
 namespace zipml {
 namespace ZIPML_ISA {
 
+template <size_t N>
+struct Count {
+  static constexpr size_t value = N;
+};
+// Calls f with `count`, at most Most, as a constant.
+template <size_t Most, class F>
+ZIPML_INLINE void for_count(size_t count, F&& f) {
+  if constexpr (Most > 1) {
+    if (count < Most) return for_count<Most - 1>(count, f);
+  }
+  f(Count<Most>{});
+}
+
 struct Stored {
   static constexpr size_t kColumnBytes = 64;
+  static constexpr bool kLooksUp = false;
   const uint8_t* bytes;
   ZIPML_INLINE ByteColumn column(size_t j) const { return load_bytes(bytes + 64 * j); }
 };
@@ -56,20 +72,38 @@ struct Stored {
 template <int W>
 struct LookedUp {
   static constexpr size_t kColumnBytes = 8 * W, kEntries = 16;
+  static constexpr bool kLooksUp = true;
   const uint8_t *codes, *tables;
   ZIPML_INLINE ByteColumn column(size_t j) const {
     return look_up_digits<W>(tables + kEntries * j, codes + kColumnBytes * j);
   }
 };
 
+// Two vectors at a time, over one to four tiles.
 template <class Source>
-inline void byte_columns(const Source* sources, const uint8_t* const* ahead, size_t count, size_t columns,
-                         const int8_t* residuals, int32_t* out) {
-  switch (count) {
-    case 1: return byte_columns_of<1>(sources, ahead, columns, residuals, out);
-    case 2: return byte_columns_of<2>(sources, ahead, columns, residuals, out);
-    case 3: return byte_columns_of<3>(sources, ahead, columns, residuals, out);
-    default: return byte_columns_of<4>(sources, ahead, columns, residuals, out);
+inline void byte_columns(const Source* sources, const uint8_t* const* ahead, size_t tiles, size_t columns,
+                         const int8_t* residuals, size_t count, size_t stride, int32_t* out, size_t out_stride) {
+  for (size_t n = 0; n < count; n += 2) {
+    const int8_t* r = residuals + n * stride;
+    int32_t* to = out + n * out_stride;
+    for_count<2>(count - n, [&](auto vectors) {
+      for_count<4>(tiles, [&](auto group) {
+        byte_columns_of<vectors.value, group.value>(sources, ahead, columns, r, stride, to, out_stride);
+      });
+    });
+  }
+}
+template <int W>
+inline void dot_columns(const uint8_t* const* codes, const uint8_t* const* ahead, size_t tiles, size_t columns,
+                        const int8_t* residuals, size_t count, size_t stride, int32_t* out, size_t out_stride) {
+  for (size_t n = 0; n < count; n += 2) {
+    const int8_t* r = residuals + n * stride;
+    int32_t* to = out + n * out_stride;
+    for_count<2>(count - n, [&](auto vectors) {
+      for_count<4>(tiles, [&](auto group) {
+        dot_columns_of<W, vectors.value, group.value>(codes, ahead, columns, r, stride, to, out_stride);
+      });
+    });
   }
 }
 

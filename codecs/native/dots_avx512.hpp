@@ -41,32 +41,35 @@ struct Interleave {
 using ByteColumn = Z;
 ZIPML_INLINE ByteColumn load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
 
-template <int W>
-void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]);
-
-template <class Source>
-ZIPML_INLINE void byte_rows(const Source& source, size_t columns, const int8_t* weights, int32_t out[64]) {
+template <size_t N, class Source>
+inline void byte_rows_of(const Source& source, size_t columns, const int8_t* weights, size_t stride, int32_t* out) {
   const Z none = _mm512_setzero_si512();
-  Z sum[4] = {none, none, none, none};
+  Z sum[N][4];
+  for (auto& one : sum) for (Z& s : one) s = none;
   const auto step = [&](size_t j, size_t left) __attribute__((always_inline)) {
     const Z a = source.column(j), b = left > 1 ? source.column(j + 1) : none;
     const Z c = left > 2 ? source.column(j + 2) : none, d = left > 3 ? source.column(j + 3) : none;
     const Z ab = _mm512_unpacklo_epi8(a, b), AB = _mm512_unpackhi_epi8(a, b);
     const Z cd = _mm512_unpacklo_epi8(c, d), CD = _mm512_unpackhi_epi8(c, d);
-    const Z w = broadcast4(weights + j);
-    sum[0] = dot4(sum[0], _mm512_unpacklo_epi16(ab, cd), w);
-    sum[1] = dot4(sum[1], _mm512_unpackhi_epi16(ab, cd), w);
-    sum[2] = dot4(sum[2], _mm512_unpacklo_epi16(AB, CD), w);
-    sum[3] = dot4(sum[3], _mm512_unpackhi_epi16(AB, CD), w);
+    const Z u[4] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd), _mm512_unpacklo_epi16(AB, CD),
+                    _mm512_unpackhi_epi16(AB, CD)};
+#pragma GCC unroll 2
+    for (size_t n = 0; n < N; ++n) {
+      const Z w = broadcast4(weights + n * stride + j);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) sum[n][v] = dot4(sum[n][v], u[v], w);
+    }
   };
   size_t j = 0;
   for (; j + 4 <= columns; j += 4) step(j, 4);
   if (j < columns) step(j, columns - j);
   // lane L of 128 bits, dword i of sum v: row 16 L + 4 v + i
-  for (int v = 0; v < 4; ++v) {
-    alignas(64) int32_t part[16];
-    _mm512_store_si512(part, sum[v]);
-    for (int l = 0; l < 4; ++l) std::memcpy(out + 16 * l + 4 * v, part + 4 * l, 16);
+  for (size_t n = 0; n < N; ++n) {
+    for (int v = 0; v < 4; ++v) {
+      alignas(64) int32_t part[16];
+      _mm512_store_si512(part, sum[n][v]);
+      for (int l = 0; l < 4; ++l) std::memcpy(out + 64 * n + 16 * l + 4 * v, part + 4 * l, 16);
+    }
   }
 }
 
@@ -75,98 +78,152 @@ ZIPML_INLINE void byte_rows(const Source& source, size_t columns, const int8_t* 
 constexpr size_t kByteColumns = size_t{1} << 16;
 
 template <int W>
-void dot_rows_in_parts(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  int32_t rest[64];
-  dot_rows<W>(codes, kByteColumns, weights, out);
-  dot_rows<W>(codes + 8 * W * kByteColumns, columns - kByteColumns, weights + kByteColumns, rest);
-  for (int r = 0; r < 64; ++r) out[r] += rest[r];
-}
+struct Rows;
 
 template <>
-inline void dot_rows<4>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  if (columns > kByteColumns) return dot_rows_in_parts<4>(codes, columns, weights, out);
-  static constexpr Interleave<32> order;
-  const Z first = _mm512_load_si512(order.index), second = _mm512_load_si512(order.index + 64);
-  const Z low = bytes512(15);
-  Z all[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  Z lower[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  const auto step = [&](Z a, Z b, const int8_t* four) __attribute__((always_inline)) {
-    const Z w = broadcast4(four);
-    const Z u = _mm512_permutex2var_epi8(a, first, b), v = _mm512_permutex2var_epi8(a, second, b);
-    // Whole bytes and their low digits: the high digits are the difference.
-    all[0] = dot4(all[0], u, w);
-    all[1] = dot4(all[1], v, w);
-    lower[0] = dot4(lower[0], _mm512_and_si512(u, low), w);
-    lower[1] = dot4(lower[1], _mm512_and_si512(v, low), w);
-  };
-  size_t j = 0;
-  for (; j + 4 <= columns; j += 4) {
-    step(_mm512_loadu_si512(codes + 32 * j), _mm512_loadu_si512(codes + 32 * j + 64), weights + j);
+struct Rows<4> {
+  template <size_t N>
+  static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
+                               int32_t* out) {
+    static constexpr Interleave<32> order;
+    const Z first = _mm512_load_si512(order.index), second = _mm512_load_si512(order.index + 64);
+    const Z low = bytes512(15);
+    Z all[N][2], lower[N][2];
+    for (size_t n = 0; n < N; ++n) all[n][0] = all[n][1] = lower[n][0] = lower[n][1] = _mm512_setzero_si512();
+    const auto step = [&](Z a, Z b, size_t j) __attribute__((always_inline)) {
+      const Z u = _mm512_permutex2var_epi8(a, first, b), v = _mm512_permutex2var_epi8(a, second, b);
+      const Z low_u = _mm512_and_si512(u, low), low_v = _mm512_and_si512(v, low);
+#pragma GCC unroll 2
+      for (size_t n = 0; n < N; ++n) {
+        const Z w = broadcast4(weights + n * stride + j);
+        // Whole bytes and their low digits: the high digits are the difference.
+        all[n][0] = dot4(all[n][0], u, w);
+        all[n][1] = dot4(all[n][1], v, w);
+        lower[n][0] = dot4(lower[n][0], low_u, w);
+        lower[n][1] = dot4(lower[n][1], low_v, w);
+      }
+    };
+    size_t j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      step(_mm512_loadu_si512(codes + 32 * j), _mm512_loadu_si512(codes + 32 * j + 64), j);
+    }
+    if (j < columns) {
+      const size_t bytes = 32 * (columns - j);
+      step(load_part(codes + 32 * j, bytes),
+           bytes > 64 ? load_part(codes + 32 * j + 64, bytes - 64) : _mm512_setzero_si512(), j);
+    }
+    for (size_t n = 0; n < N; ++n) {
+      for (int v = 0; v < 2; ++v) {
+        _mm512_storeu_si512(out + 64 * n + 16 * v, lower[n][v]);
+        _mm512_storeu_si512(out + 64 * n + 32 + 16 * v,
+                            _mm512_srai_epi32(_mm512_sub_epi32(all[n][v], lower[n][v]), 4));
+      }
+    }
   }
-  if (j < columns) {
-    const size_t bytes = 32 * (columns - j);
-    step(load_part(codes + 32 * j, bytes),
-         bytes > 64 ? load_part(codes + 32 * j + 64, bytes - 64) : _mm512_setzero_si512(), weights + j);
-  }
-  for (int v = 0; v < 2; ++v) {
-    _mm512_storeu_si512(out + 16 * v, lower[v]);
-    _mm512_storeu_si512(out + 32 + 16 * v,
-                        _mm512_srai_epi32(_mm512_sub_epi32(all[v], lower[v]), 4));
-  }
-}
+};
 
 template <>
-inline void dot_rows<2>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  if (columns > kByteColumns) return dot_rows_in_parts<2>(codes, columns, weights, out);
-  static constexpr Interleave<16> order;
-  const Z index = _mm512_load_si512(order.index);
-  const Z masks[3] = {bytes512(3), bytes512(12), bytes512(48)};
-  Z sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
-              _mm512_setzero_si512()};
-  const auto step = [&](Z a, const int8_t* four) __attribute__((always_inline)) {
-    const Z w = broadcast4(four);
-    const Z u = _mm512_permutexvar_epi8(index, a);
-    for (int i = 0; i < 3; ++i) sum[i] = dot4(sum[i], _mm512_and_si512(u, masks[i]), w);
-    sum[3] = dot4(sum[3], u, w);
-  };
-  size_t j = 0;
-  for (; j + 4 <= columns; j += 4) step(_mm512_loadu_si512(codes + 16 * j), weights + j);
-  if (j < columns) step(load_part(codes + 16 * j, 16 * (columns - j)), weights + j);
-  Z last = sum[3];
-  for (int i = 0; i < 3; ++i) {
-    last = _mm512_sub_epi32(last, sum[i]);
-    _mm512_storeu_si512(out + 16 * i, _mm512_srai_epi32(sum[i], 2 * i));
+struct Rows<2> {
+  template <size_t N>
+  static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
+                               int32_t* out) {
+    static constexpr Interleave<16> order;
+    const Z index = _mm512_load_si512(order.index);
+    const Z masks[3] = {bytes512(3), bytes512(12), bytes512(48)};
+    Z sum[N][4];
+    for (auto& one : sum) for (Z& s : one) s = _mm512_setzero_si512();
+    const auto step = [&](Z a, size_t j) __attribute__((always_inline)) {
+      const Z u = _mm512_permutexvar_epi8(index, a);
+      const Z digits[3] = {_mm512_and_si512(u, masks[0]), _mm512_and_si512(u, masks[1]),
+                           _mm512_and_si512(u, masks[2])};
+#pragma GCC unroll 2
+      for (size_t n = 0; n < N; ++n) {
+        const Z w = broadcast4(weights + n * stride + j);
+        for (int i = 0; i < 3; ++i) sum[n][i] = dot4(sum[n][i], digits[i], w);
+        sum[n][3] = dot4(sum[n][3], u, w);
+      }
+    };
+    size_t j = 0;
+    for (; j + 4 <= columns; j += 4) step(_mm512_loadu_si512(codes + 16 * j), j);
+    if (j < columns) step(load_part(codes + 16 * j, 16 * (columns - j)), j);
+    for (size_t n = 0; n < N; ++n) {
+      Z last = sum[n][3];
+      for (int i = 0; i < 3; ++i) {
+        last = _mm512_sub_epi32(last, sum[n][i]);
+        _mm512_storeu_si512(out + 64 * n + 16 * i, _mm512_srai_epi32(sum[n][i], 2 * i));
+      }
+      _mm512_storeu_si512(out + 64 * n + 48, _mm512_srai_epi32(last, 6));
+    }
   }
-  _mm512_storeu_si512(out + 48, _mm512_srai_epi32(last, 6));
-}
+};
 
 template <>
-inline void dot_rows<1>(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  static constexpr Interleave<8> order;
-  const Z index = _mm512_load_si512(order.index);
-  Z masks[7], sum[8];
-  for (int i = 0; i < 7; ++i) masks[i] = bytes512(1 << i);
-  for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_si512();
-  const auto step = [&](Z a, const int8_t* eight) __attribute__((always_inline)) {
-    int32_t upper;
-    std::memcpy(&upper, eight + 4, 4);
-    const Z w = _mm512_mask_set1_epi32(broadcast4(eight), 0xFF00, upper);
-    const Z u = _mm512_permutexvar_epi8(index, a);
+struct Rows<1> {
+  template <size_t N>
+  static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
+                               int32_t* out) {
+    static constexpr Interleave<8> order;
+    const Z index = _mm512_load_si512(order.index);
+    Z masks[7], sum[N][8];
+    for (int i = 0; i < 7; ++i) masks[i] = bytes512(1 << i);
+    for (auto& one : sum) for (Z& s : one) s = _mm512_setzero_si512();
+    const auto step = [&](Z a, size_t j) __attribute__((always_inline)) {
+      const Z u = _mm512_permutexvar_epi8(index, a);
+      Z w[N];
+#pragma GCC unroll 2
+      for (size_t n = 0; n < N; ++n) {
+        int32_t upper;
+        std::memcpy(&upper, weights + n * stride + j + 4, 4);
+        w[n] = _mm512_mask_set1_epi32(broadcast4(weights + n * stride + j), 0xFF00, upper);
+        sum[n][7] = dot4(sum[n][7], u, w[n]);
+      }
 #pragma GCC unroll 7
-    for (int i = 0; i < 7; ++i) sum[i] = dot4(sum[i], _mm512_and_si512(u, masks[i]), w);
-    sum[7] = dot4(sum[7], u, w);
-  };
-  size_t j = 0;
-  for (; j + 8 <= columns; j += 8) step(_mm512_loadu_si512(codes + 8 * j), weights + j);
-  if (j < columns) step(load_part(codes + 8 * j, 8 * (columns - j)), weights + j);
+      for (int i = 0; i < 7; ++i) {
+        const Z digit = _mm512_and_si512(u, masks[i]);
+#pragma GCC unroll 2
+        for (size_t n = 0; n < N; ++n) sum[n][i] = dot4(sum[n][i], digit, w[n]);
+      }
+    };
+    size_t j = 0;
+    for (; j + 8 <= columns; j += 8) step(_mm512_loadu_si512(codes + 8 * j), j);
+    if (j < columns) step(load_part(codes + 8 * j, 8 * (columns - j)), j);
+    for (size_t n = 0; n < N; ++n) {
 #pragma GCC unroll 7
-  for (int i = 0; i < 7; ++i) sum[7] = _mm512_sub_epi32(sum[7], sum[i]);
+      for (int i = 0; i < 7; ++i) sum[n][7] = _mm512_sub_epi32(sum[n][7], sum[n][i]);
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const __m256i both = _mm256_add_epi32(_mm512_castsi512_si256(sum[i]),
-                                          _mm512_extracti64x4_epi64(sum[i], 1));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * i), _mm256_srai_epi32(both, i));
+      for (int i = 0; i < 8; ++i) {
+        const __m256i both = _mm256_add_epi32(_mm512_castsi512_si256(sum[n][i]),
+                                              _mm512_extracti64x4_epi64(sum[n][i], 1));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 64 * n + 8 * i), _mm256_srai_epi32(both, i));
+      }
+    }
   }
+};
+
+template <int W>
+inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, size_t count, size_t stride,
+                     int32_t* out) {
+  if (columns > kByteColumns) {
+    int32_t rest[64];
+    for (size_t n = 0; n < count; ++n) {
+      const int8_t* w = weights + n * stride;
+      dot_rows<W>(codes, kByteColumns, w, 1, 0, out + 64 * n);
+      dot_rows<W>(codes + 8 * W * kByteColumns, columns - kByteColumns, w + kByteColumns, 1, 0, rest);
+      for (int r = 0; r < 64; ++r) out[64 * n + r] += rest[r];
+    }
+    return;
+  }
+  size_t n = 0;
+  for (; n + 2 <= count; n += 2) Rows<W>::template run<2>(codes, columns, weights + n * stride, stride, out + 64 * n);
+  if (n < count) Rows<W>::template run<1>(codes, columns, weights + n * stride, stride, out + 64 * n);
+}
+
+template <class Source>
+inline void byte_rows(const Source& source, size_t columns, const int8_t* weights, size_t count, size_t stride,
+                      int32_t* out) {
+  size_t n = 0;
+  for (; n + 2 <= count; n += 2) byte_rows_of<2>(source, columns, weights + n * stride, stride, out + 64 * n);
+  if (n < count) byte_rows_of<1>(source, columns, weights + n * stride, stride, out + 64 * n);
 }
 
 // Adds neighbouring dwords of two vectors, and once more of two such sums: lane L of the result
@@ -181,19 +238,10 @@ ZIPML_INLINE Z add_quads(Z a, Z b, Z c, Z d) {
 
 template <int W>
 struct Digits {
-  // sums += digits of a * residuals, W < 8: digit i of all bytes against entry vector i.
-  static ZIPML_INLINE Z dot(Z sum, Z a, const Z* residuals) {
-    const Z mask = bytes512((1 << W) - 1);
-    sum = dot4(sum, _mm512_and_si512(a, mask), residuals[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < 8 / W; ++i) {
-      sum = dot4(sum, _mm512_and_si512(_mm512_srli_epi16(a, i * W), mask), residuals[i]);
-    }
-    return sum;
-  }
+  static constexpr int kCount = 8 / W;
   // Digit i of every column meets the residuals of rows 8 W i .. 8 W (i + 1).
   static ZIPML_INLINE void arrange(const int8_t* r, Z* out) {
-    for (int i = 0; i < 8 / W; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       const int8_t* from = r + 8 * W * i;
       if (W == 4) out[i] = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
       if (W == 2) out[i] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
@@ -204,7 +252,11 @@ struct Digits {
       }
     }
   }
+  static ZIPML_INLINE Z digit(Z a, int i) {
+    return _mm512_and_si512(i ? _mm512_srli_epi16(a, i * W) : a, bytes512((1 << W) - 1));
+  }
 };
+
 // Sums of `Columns` = 64 / W columns: four vectors of 8 / W columns each, but for one bit (two).
 template <int W>
 ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
@@ -231,75 +283,66 @@ ZIPML_INLINE void store_columns(const Z* v, int32_t* out) {
   }
 }
 
-template <size_t Tiles, class Source>
+template <size_t N, size_t Tiles, class Source>
 inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, size_t columns,
-                            const int8_t* residuals, int32_t* out) {
-  Z r[Tiles];
-  for (size_t t = 0; t < Tiles; ++t) r[t] = _mm512_loadu_si512(residuals + 64 * t);
+                            const int8_t* residuals, size_t stride, int32_t* out, size_t out_stride) {
   const auto four = [&](size_t j, size_t left) __attribute__((always_inline)) {
-    Z v[4];
+    Z v[N][4];
 #pragma GCC unroll 4
     for (size_t c = 0; c < 4; ++c) {
-      v[c] = _mm512_setzero_si512();
+      for (size_t n = 0; n < N; ++n) v[n][c] = _mm512_setzero_si512();
       if (c >= left) continue;
 #pragma GCC unroll 4
       for (size_t t = 0; t < Tiles; ++t) {
-        if (t % 2 == 0) {
-          _mm_prefetch(ahead[t] + Source::kColumnBytes * (j + c), _MM_HINT_T1);
+        if (t % 2 == 0) _mm_prefetch(ahead[t] + Source::kColumnBytes * (j + c), _MM_HINT_T1);
+        const Z digits = sources[t].column(j + c);
+#pragma GCC unroll 2
+        for (size_t n = 0; n < N; ++n) {
+          v[n][c] = dot4(v[n][c], digits, _mm512_loadu_si512(residuals + n * stride + 64 * t));
         }
-        v[c] = dot4(v[c], sources[t].column(j + c), r[t]);
       }
     }
-    store_columns<8>(v, out + j);
+    for (size_t n = 0; n < N; ++n) store_columns<8>(v[n], out + n * out_stride + j);
   };
   size_t j = 0;
   for (; j + 4 <= columns; j += 4) four(j, 4);
   if (j < columns) four(j, columns - j);
 }
 
-template <int W, size_t Tiles>
+template <int W, size_t N, size_t Tiles>
 inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t columns,
-                           const int8_t* residuals, int32_t* out) {
+                           const int8_t* residuals, size_t stride, int32_t* out, size_t out_stride) {
+  using D = Digits<W>;
   constexpr size_t kVectors = W == 1 ? 2 : 4, kEach = 8 / W, kColumns = kVectors * kEach;
-  Z r[Tiles][8 / W];
-  for (size_t t = 0; t < Tiles; ++t) Digits<W>::arrange(residuals + 64 * t, r[t]);
+  Z r[N][Tiles][D::kCount];
+  for (size_t n = 0; n < N; ++n) {
+    for (size_t t = 0; t < Tiles; ++t) D::arrange(residuals + n * stride + 64 * t, r[n][t]);
+  }
+  const auto some = [&](size_t j, size_t bytes) __attribute__((always_inline)) {
+    Z v[N][kVectors];
+#pragma GCC unroll 4
+    for (size_t c = 0; c < kVectors; ++c) {
+      for (size_t n = 0; n < N; ++n) v[n][c] = _mm512_setzero_si512();
+      if (64 * c >= bytes) continue;
+#pragma GCC unroll 4
+      for (size_t t = 0; t < Tiles; ++t) {
+        const uint8_t* at = tiles[t] + 8 * W * j + 64 * c;
+        const bool whole = bytes >= kVectors * 64;
+        if (whole && t % 2 == 0) _mm_prefetch(ahead[t] + 8 * W * j + 64 * c, _MM_HINT_T1);
+        const Z a = whole ? _mm512_loadu_si512(at) : load_part(at, bytes - 64 * c);
+#pragma GCC unroll 8
+        for (int i = 0; i < D::kCount; ++i) {
+          const Z digit = D::digit(a, i);
+#pragma GCC unroll 2
+          for (size_t n = 0; n < N; ++n) v[n][c] = dot4(v[n][c], digit, r[n][t][i]);
+        }
+      }
+    }
+    for (size_t n = 0; n < N; ++n) store_columns<W>(v[n], out + n * out_stride + j);
+  };
   size_t j = 0;
-  for (; j + kColumns <= columns; j += kColumns) {
-    Z v[kVectors];
-#pragma GCC unroll 4
-    for (size_t c = 0; c < kVectors; ++c) {
-      v[c] = _mm512_setzero_si512();
-#pragma GCC unroll 4
-      for (size_t t = 0; t < Tiles; ++t) {
-        if (t % 2 == 0) _mm_prefetch(ahead[t] + 8 * W * j + 64 * c, _MM_HINT_T1);
-        v[c] = Digits<W>::dot(v[c], _mm512_loadu_si512(tiles[t] + 8 * W * j + 64 * c), r[t]);
-      }
-    }
-    store_columns<W>(v, out + j);
-  }
-  if (j < columns) {
-    const size_t left = 8 * W * (columns - j);
-    Z v[kVectors];
-    for (size_t c = 0; c < kVectors; ++c) {
-      v[c] = _mm512_setzero_si512();
-      if (64 * c >= left) continue;
-      for (size_t t = 0; t < Tiles; ++t) {
-        v[c] = Digits<W>::dot(v[c], load_part(tiles[t] + 8 * W * j + 64 * c, left - 64 * c), r[t]);
-      }
-    }
-    store_columns<W>(v, out + j);
-  }
-}
-
-template <int W>
-inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t count,
-                        size_t columns, const int8_t* residuals, int32_t* out) {
-  switch (count) {
-    case 1: return dot_columns_of<W, 1>(tiles, ahead, columns, residuals, out);
-    case 2: return dot_columns_of<W, 2>(tiles, ahead, columns, residuals, out);
-    case 3: return dot_columns_of<W, 3>(tiles, ahead, columns, residuals, out);
-    default: return dot_columns_of<W, 4>(tiles, ahead, columns, residuals, out);
-  }
+  for (; j + kColumns <= columns; j += kColumns) some(j, kVectors * 64);
+  if (j < columns) some(j, 8 * W * (columns - j));
 }
 
 ZIPML_INLINE Z look_up64(const uint8_t* table, size_t entries, Z codes) {

@@ -24,58 +24,61 @@ ZIPML_INLINE ByteColumn load_bytes(const uint8_t* from) {
   return out;
 }
 
-template <class Source>
-ZIPML_INLINE void byte_rows(const Source& source, size_t columns, const int8_t* weights, int32_t out[64]) {
-  int32_t sums[64] = {};
-  for (size_t j = 0; j < columns; ++j) {
-    const ByteColumn digits = source.column(j);
-    const int16_t weight = weights[j];
-    for (size_t r = 0; r < 64; ++r) sums[r] += static_cast<int16_t>(weight * digits.byte[r]);
+// A column of a field, unpacked.
+template <int W>
+struct FieldBytes {
+  const uint8_t* codes;
+  ZIPML_INLINE ByteColumn column(size_t j) const {
+    ByteColumn out;
+    unpack_digits<W>(codes + 8 * W * j, out.byte);
+    return out;
   }
-  std::memcpy(out, sums, sizeof(sums));
+};
+
+template <class Source>
+inline void byte_rows(const Source& source, size_t columns, const int8_t* weights, size_t count, size_t stride,
+                      int32_t* out) {
+  constexpr size_t kSharing = 4;
+  for (size_t first = 0; first < count; first += kSharing) {
+    int32_t sums[kSharing][64] = {};
+    const size_t now = least(kSharing, count - first);
+    for (size_t j = 0; j < columns; ++j) {
+      const ByteColumn digits = source.column(j);
+      for (size_t n = 0; n < now; ++n) {
+        const int16_t weight = weights[(first + n) * stride + j];
+        for (size_t r = 0; r < 64; ++r) sums[n][r] += static_cast<int16_t>(weight * digits.byte[r]);
+      }
+    }
+    std::memcpy(out + 64 * first, sums, 64 * now * sizeof(int32_t));
+  }
+}
+template <int W>
+inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, size_t count, size_t stride,
+                     int32_t* out) {
+  byte_rows(FieldBytes<W>{codes}, columns, weights, count, stride, out);
 }
 
-template <size_t Tiles, class Source>
-inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, size_t columns,
-                            const int8_t* residuals, int32_t* out) {
-  (void)ahead;
+template <size_t N, size_t Tiles, class Source>
+inline void byte_columns_of(const Source* sources, const uint8_t* const*, size_t columns, const int8_t* residuals,
+                            size_t stride, int32_t* out, size_t out_stride) {
   for (size_t j = 0; j < columns; ++j) {
-    int32_t sum = 0;
+    int32_t sum[N] = {};
     for (size_t t = 0; t < Tiles; ++t) {
       const ByteColumn digits = sources[t].column(j);
-      const int8_t* r = residuals + 64 * t;
-      for (size_t i = 0; i < 64; ++i) sum += static_cast<int16_t>(r[i] * digits.byte[i]);
+      for (size_t n = 0; n < N; ++n) {
+        const int8_t* r = residuals + n * stride + 64 * t;
+        for (size_t i = 0; i < 64; ++i) sum[n] += static_cast<int16_t>(r[i] * digits.byte[i]);
+      }
     }
-    out[j] = sum;
+    for (size_t n = 0; n < N; ++n) out[n * out_stride + j] = sum[n];
   }
 }
-
-template <int W>
-inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, int32_t out[64]) {
-  int32_t sums[64] = {};
-  uint8_t digits[64];
-  for (size_t j = 0; j < columns; ++j) {
-    unpack_digits<W>(codes + j * 8 * W, digits);
-    const int16_t weight = weights[j];
-    for (size_t r = 0; r < 64; ++r) sums[r] += static_cast<int16_t>(weight * digits[r]);
-  }
-  std::memcpy(out, sums, sizeof(sums));
-}
-
-template <int W>
-inline void dot_columns(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t count,
-                        size_t columns, const int8_t* residuals, int32_t* out) {
-  (void)ahead;
-  uint8_t digits[64];
-  for (size_t j = 0; j < columns; ++j) {
-    int32_t sum = 0;
-    for (size_t t = 0; t < count; ++t) {
-      unpack_digits<W>(tiles[t] + j * 8 * W, digits);
-      const int8_t* r = residuals + 64 * t;
-      for (size_t i = 0; i < 64; ++i) sum += static_cast<int16_t>(r[i] * digits[i]);
-    }
-    out[j] = sum;
-  }
+template <int W, size_t N, size_t Tiles>
+inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ahead, size_t columns,
+                           const int8_t* residuals, size_t stride, int32_t* out, size_t out_stride) {
+  FieldBytes<W> sources[Tiles];
+  for (size_t t = 0; t < Tiles; ++t) sources[t] = {tiles[t]};
+  byte_columns_of<N, Tiles>(sources, ahead, columns, residuals, stride, out, out_stride);
 }
 
 ZIPML_INLINE void look_up(const uint8_t* table, size_t entries, const uint8_t z[64], uint8_t out[64]) {

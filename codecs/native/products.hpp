@@ -51,9 +51,13 @@ class Products {
       centred_ |= affine.centre[j] != 0;
     }
     if (integer()) {
-      entries_.reset(outputs * 2 * stride_);
+      digits_ = static_cast<size_t>(form_.digits);
+      entries_.reset(outputs * digits_ * stride_);
       scale_.reset(outputs);
-      sums_.reset(stride_);
+      residual_digits_.reset(outputs * digits_ * kGroupRows);
+      residual_scale_.reset(outputs);
+      row_sums_.reset(outputs * digits_ * kTileRows);
+      sums_.reset(outputs * digits_ * stride_);
     }
   }
 
@@ -86,24 +90,23 @@ class Products {
     }
   }
 
-  // Sums of factor * code of output k for the 64 rows of a tile.
-  ZIPML_INLINE void code_margins(const Plane* planes, int count, size_t k, float out[64]) {
-    if (!integer()) return float_margins(planes, count, factor_.data() + k * stride_, out);
-    alignas(64) int32_t sums[64];
-    bool begun = false;
-    float radix = 1.0f;
-    for (int digit = 0; digit < form_.digits; ++digit) {
-      const int8_t* entries = entries_.data() + (2 * k + static_cast<size_t>(digit)) * stride_;
-      for (int p = 0; p < count; ++p) {
-        rows_of(planes[p], affine_.columns, entries, sums);
-        const float unit = scale_[k] * radix * static_cast<float>(1 << planes[p].shift);
-        for (size_t r = 0; r < 64; r += 16) {
-          const F16 part = to_float(load<I16>(sums + r)) * splat(unit);
-          store(out + r, begun ? load<F16>(out + r) + part : part);
+  // Sums of factor * code of all outputs for the 64 rows of a tile; output k's go to out + k * stride.
+  void code_margins(const Plane* planes, int count, float* out, size_t stride) {
+    if (!integer()) return float_margins(planes, count, out, stride);
+    for (int p = 0; p < count; ++p) {
+      rows_of(planes[p]);
+      for (size_t k = 0; k < outputs_; ++k) {
+        float unit = scale_[k] * static_cast<float>(1 << planes[p].shift);
+        for (size_t digit = 0; digit < digits_; ++digit) {
+          const int32_t* sums = row_sums_.data() + (k * digits_ + digit) * kTileRows;
+          float* to = out + k * stride;
+          for (size_t r = 0; r < 64; r += 16) {
+            const F16 part = to_float(load<I16>(sums + r)) * splat(unit);
+            store(to + r, p + digit ? load<F16>(to + r) + part : part);
+          }
+          unit *= static_cast<float>(form_.radix());
         }
-        begun = true;
       }
-      radix = static_cast<float>(form_.radix());
     }
   }
 
@@ -118,11 +121,11 @@ class Products {
     }
   }
 
-  // Rounds the residuals of a group of tiles to digits and back: `residuals` (64 a tile, zero
-  // beyond the rows) become what the codes are multiplied by. `index` names the draws.
-  void round_residuals(const TileView* tiles, size_t count, uint32_t index, float* residuals) {
+  // Rounds the residuals of a group of tiles for output k to digits and back: `residuals` (64 a tile,
+  // zero beyond the rows) become what the codes are multiplied by. `index` names the draws.
+  void round_residuals(const TileView* tiles, size_t count, size_t k, uint32_t index, float* residuals) {
     if (!integer()) return;
-    residual_scale_ = step_of(residuals, 64 * count);
+    residual_scale_[k] = step_of(residuals, 64 * count);
     uint64_t ids[kGroupTiles] = {};
     uint32_t indices[kGroupTiles];
     for (size_t t = 0; t < kGroupTiles; ++t) {
@@ -132,41 +135,41 @@ class Products {
     alignas(64) uint16_t draws[kGroupTiles][64];
     count == 1 ? rounding_draws<1>(key_, Purpose::kResidual, ids, indices, draw_, draws)
                : rounding_draws<kGroupTiles>(key_, Purpose::kResidual, ids, indices, draw_, draws);
+    int8_t* low = residual_digits_.data() + k * digits_ * kGroupRows;
     for (size_t t = 0; t < count; ++t) {
-      int8_t* digits[2] = {digits_[0] + 64 * t, digits_[1] + 64 * t};
-      round_block(residuals + 64 * t, residual_scale_, form_, draws[t], digits);
+      int8_t* digits[2] = {low + 64 * t, low + kGroupRows + 64 * t};
+      round_block(residuals + 64 * t, residual_scale_[k], form_, draws[t], digits);
     }
   }
 
-  // Adds to out[j] the sum over the group's rows of residual * code, times `weight`.
-  // `ahead` are the packed tiles that come next, or null.
-  void add_code_gradient(const TileView* tiles, size_t count, bool first, const float* residuals,
-                         float weight, const uint8_t* const* ahead, float* out) {
+  // Adds to out[k * out_stride + j] the sum over the group's rows of residual * code, times `weight`,
+  // for every output; output k's residuals are at residuals + k * stride. `ahead` are the packed
+  // tiles that come next, or null.
+  void add_code_gradient(const TileView* tiles, size_t count, bool first, const float* residuals, size_t stride,
+                         float weight, const uint8_t* const* ahead, float* out, size_t out_stride) {
     if (!integer()) {
       for (size_t t = 0; t < count; ++t) {
-        float_gradient(first ? tiles[t].first : tiles[t].planes, tiles[t].count, residuals + 64 * t, weight, out);
+        float_gradient(first ? tiles[t].first : tiles[t].planes, tiles[t].count, residuals + 64 * t, stride, weight,
+                       out, out_stride);
       }
       return;
     }
-    float radix = 1.0f;
-    for (int digit = 0; digit < form_.digits; ++digit) {
-      for (int p = 0; p < tiles[0].count; ++p) {
-        const uint8_t *at[kGroupTiles], *next[kGroupTiles];
-        for (size_t t = 0; t < count; ++t) {
-          const Plane* planes = first ? tiles[t].first : tiles[t].planes;
-          at[t] = planes[p].digits;
-          next[t] = ahead ? ahead[t] + (planes[p].digits - planes[0].digits) : at[t];
-        }
-        const Plane& plane = tiles[0].planes[p];
-        columns_of(plane, at, next, count, digits_[digit]);
-        const float unit = weight * residual_scale_ * radix * static_cast<float>(1 << plane.shift);
-        size_t j = 0;
-        for (; j + 16 <= affine_.columns; j += 16) {
-          store(out + j, load<F16>(out + j) + to_float(load<I16>(sums_.data() + j)) * splat(unit));
-        }
-        for (; j < affine_.columns; ++j) out[j] += static_cast<float>(sums_[j]) * unit;
+    for (int p = 0; p < tiles[0].count; ++p) {
+      const uint8_t *at[kGroupTiles], *next[kGroupTiles];
+      for (size_t t = 0; t < count; ++t) {
+        const Plane* planes = first ? tiles[t].first : tiles[t].planes;
+        at[t] = planes[p].digits;
+        next[t] = ahead ? ahead[t] + (planes[p].digits - planes[0].digits) : at[t];
       }
-      radix = static_cast<float>(form_.radix());
+      const Plane& plane = tiles[0].planes[p];
+      columns_of(plane, at, next, count);
+      for (size_t k = 0; k < outputs_; ++k) {
+        float unit = weight * residual_scale_[k] * static_cast<float>(1 << plane.shift);
+        for (size_t digit = 0; digit < digits_; ++digit) {
+          add_sums(sums_.data() + (k * digits_ + digit) * stride_, unit, out + k * out_stride);
+          unit *= static_cast<float>(form_.radix());
+        }
+      }
     }
   }
 
@@ -179,7 +182,7 @@ class Products {
 
   void round_model(size_t k, uint64_t batch) {
     float* factor = factor_.data() + k * stride_;
-    int8_t* low = entries_.data() + 2 * k * stride_;
+    int8_t* low = entries_.data() + k * digits_ * stride_;
     int8_t* high = low + stride_;
     const size_t blocks = (affine_.columns + 63) / 64;
     scale_[k] = step_of(factor, affine_.columns);
@@ -198,46 +201,57 @@ class Products {
     }
   }
 
-  static ZIPML_INLINE void rows_of(const Plane& p, size_t columns, const int8_t* entries, int32_t out[64]) {
-    if (p.tables) {
-      switch (p.width) {
-        case 4: return byte_rows(LookedUp<4>{p.digits, p.tables}, columns, entries, out);
-        case 2: return byte_rows(LookedUp<2>{p.digits, p.tables}, columns, entries, out);
-        default: return byte_rows(LookedUp<1>{p.digits, p.tables}, columns, entries, out);
-      }
+  void add_sums(const int32_t* sums, float unit, float* out) const {
+    size_t j = 0;
+    for (; j + 16 <= affine_.columns; j += 16) {
+      store(out + j, load<F16>(out + j) + to_float(load<I16>(sums + j)) * splat(unit));
     }
-    switch (p.width) {
-      case 8: return byte_rows(Stored{p.digits}, columns, entries, out);
-      case 4: return dot_rows<4>(p.digits, columns, entries, out);
-      case 2: return dot_rows<2>(p.digits, columns, entries, out);
-      default: return dot_rows<1>(p.digits, columns, entries, out);
-    }
+    for (; j < affine_.columns; ++j) out[j] += static_cast<float>(sums[j]) * unit;
   }
 
+  // Products of a plane with all digits of all outputs, to row_sums_.
+  template <class Source>
+  void byte_rows_of(const Source& source) {
+    byte_rows(source, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data());
+  }
   template <int W>
-  ZIPML_INLINE void looked_up_columns(const uint8_t* tables, const uint8_t* const* at,
-                                      const uint8_t* const* next, size_t count, const int8_t* r) {
-    LookedUp<W> tiles[kGroupTiles];
-    for (size_t t = 0; t < count; ++t) tiles[t] = {at[t], tables};
-    byte_columns(tiles, next, count, affine_.columns, r, sums_.data());
+  void field_rows(const Plane& p) {
+    if (p.tables) return byte_rows_of(LookedUp<W>{p.digits, p.tables});
+    dot_rows<W>(p.digits, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data());
+  }
+  ZIPML_INLINE void rows_of(const Plane& p) {
+    switch (p.width) {
+      case 8: return byte_rows_of(Stored{p.digits});
+      case 4: return field_rows<4>(p);
+      case 2: return field_rows<2>(p);
+      default: return field_rows<1>(p);
+    }
   }
 
-  ZIPML_INLINE void columns_of(const Plane& plane, const uint8_t* const* at, const uint8_t* const* next,
-                               size_t count, const int8_t* r) {
-    if (plane.tables) {
-      switch (plane.width) {
-        case 4: return looked_up_columns<4>(plane.tables, at, next, count, r);
-        case 2: return looked_up_columns<2>(plane.tables, at, next, count, r);
-        default: return looked_up_columns<1>(plane.tables, at, next, count, r);
-      }
+  // Products of a plane of some tiles with all digits of all outputs' residuals, to sums_.
+  template <class Source>
+  void byte_columns_of(const Source* tiles, const uint8_t* const* next, size_t count) {
+    byte_columns(tiles, next, count, affine_.columns, residual_digits_.data(), outputs_ * digits_, kGroupRows,
+                 sums_.data(), stride_);
+  }
+  template <int W>
+  void field_columns(const Plane& p, const uint8_t* const* at, const uint8_t* const* next, size_t count) {
+    if (!p.tables) {
+      return dot_columns<W>(at, next, count, affine_.columns, residual_digits_.data(), outputs_ * digits_,
+                            kGroupRows, sums_.data(), stride_);
     }
+    LookedUp<W> tiles[kGroupTiles];
+    for (size_t t = 0; t < count; ++t) tiles[t] = {at[t], p.tables};
+    byte_columns_of(tiles, next, count);
+  }
+  ZIPML_INLINE void columns_of(const Plane& p, const uint8_t* const* at, const uint8_t* const* next, size_t count) {
     Stored tiles[kGroupTiles];
     for (size_t t = 0; t < count; ++t) tiles[t] = {at[t]};
-    switch (plane.width) {
-      case 8: return byte_columns(tiles, next, count, affine_.columns, r, sums_.data());
-      case 4: return dot_columns<4>(at, next, count, affine_.columns, r, sums_.data());
-      case 2: return dot_columns<2>(at, next, count, affine_.columns, r, sums_.data());
-      default: return dot_columns<1>(at, next, count, affine_.columns, r, sums_.data());
+    switch (p.width) {
+      case 8: return byte_columns_of(tiles, next, count);
+      case 4: return field_columns<4>(p, at, next, count);
+      case 2: return field_columns<2>(p, at, next, count);
+      default: return field_columns<1>(p, at, next, count);
     }
   }
 
@@ -263,26 +277,64 @@ class Products {
     }
   }
 
-  void float_margins(const Plane* planes, int count, const float* factor, float out[64]) const {
-    F16 sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
-    every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
-      const F16 f = splat(factor[j]);
+  // Outputs share the codes, as many at a time as the registers hold sums of.
+  void float_margins(const Plane* planes, int count, float* out, size_t stride) const {
+    size_t k = 0;
+    for (; k + kSharing <= outputs_; k += kSharing) shared_margins(planes, count, k, out + k * stride, stride);
+    for (; k < outputs_; ++k) {
+      const float* factor = factor_.data() + k * stride_;
+      F16 sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+      every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+        const F16 f = splat(factor[j]);
 #pragma GCC unroll 4
-      for (int b = 0; b < 4; ++b) sum[b] += to_float(codes(b)) * f;
-    });
-    for (int b = 0; b < 4; ++b) store(out + 16 * b, sum[b]);
+        for (int b = 0; b < 4; ++b) sum[b] += to_float(codes(b)) * f;
+      });
+      for (int b = 0; b < 4; ++b) store(out + k * stride + 16 * b, sum[b]);
+    }
   }
 
-  void float_gradient(const Plane* planes, int count, const float* residuals, float weight, float* out) const {
-    F16 r[4];
-    for (int b = 0; b < 4; ++b) r[b] = load<F16>(residuals + 16 * b) * splat(weight);
-    every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
-      F16 sum = to_float(codes(0)) * r[0];
+  void shared_margins(const Plane* planes, int count, size_t first, float* out, size_t stride) const {
+    const float* factor = factor_.data() + first * stride_;
+    for (int b = 0; b < 4; ++b) {
+      F16 sum[kSharing] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+      every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+        const F16 c = to_float(codes(b));
 #pragma GCC unroll 4
-      for (int b = 1; b < 4; ++b) sum += to_float(codes(b)) * r[b];
-      out[j] += lane_sum(sum);
+        for (size_t n = 0; n < kSharing; ++n) sum[n] += c * splat(factor[n * stride_ + j]);
+      });
+      for (size_t n = 0; n < kSharing; ++n) store(out + n * stride + 16 * b, sum[n]);
+    }
+  }
+
+  void float_gradient(const Plane* planes, int count, const float* residuals, size_t stride, float weight,
+                      float* out, size_t out_stride) const {
+    if (outputs_ == 1) {
+      F16 r[4];
+      for (int b = 0; b < 4; ++b) r[b] = load<F16>(residuals + 16 * b) * splat(weight);
+      every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+        F16 sum = to_float(codes(0)) * r[0];
+#pragma GCC unroll 4
+        for (int b = 1; b < 4; ++b) sum += to_float(codes(b)) * r[b];
+        out[j] += lane_sum(sum);
+      });
+      return;
+    }
+    every_column(planes, count, [&](size_t j, const auto& codes) __attribute__((always_inline)) {
+      F16 c[4];
+#pragma GCC unroll 4
+      for (int b = 0; b < 4; ++b) c[b] = to_float(codes(b));
+      for (size_t k = 0; k < outputs_; ++k) {
+        const float* r = residuals + k * stride;
+        F16 sum = c[0] * (load<F16>(r) * splat(weight));
+#pragma GCC unroll 4
+        for (int b = 1; b < 4; ++b) sum += c[b] * (load<F16>(r + 16 * b) * splat(weight));
+        out[k * out_stride + j] += lane_sum(sum);
+      }
     });
   }
+
+  static constexpr size_t kGroupRows = kGroupTiles * kTileRows;
+  static constexpr size_t kSharing = 4;  // outputs that share the codes of a margin
 
   Affine affine_;
   Arithmetic arithmetic_;
@@ -295,10 +347,11 @@ class Products {
   Buffer<float> factor_;    // outputs x stride; rounded ones in their place
   Buffer<float> linear_, constant_, scale_;
   Buffer<float> per_code_;  // offset / slope, centre / slope
-  Buffer<int8_t> entries_;  // outputs x digits x stride
-  Buffer<int32_t> sums_;
-  float residual_scale_ = 0;
-  alignas(64) int8_t digits_[2][64 * kGroupTiles] = {};
+  size_t digits_ = 1;
+  Buffer<int8_t> entries_;          // outputs x digits x stride
+  Buffer<int8_t> residual_digits_;  // outputs x digits x rows of a group
+  Buffer<float> residual_scale_;
+  Buffer<int32_t> row_sums_, sums_;  // outputs x digits x 64, x stride
 };
 
 }  // namespace ZIPML_ISA

@@ -38,7 +38,7 @@ struct OutputSums {
 };
 
 LookUp look_up_of(const SgdOptions& o) {
-  return o.arithmetic == Arithmetic::kInt8 && !o.split ? LookUp::kInProducts : LookUp::kAhead;
+  return o.arithmetic != Arithmetic::kFloat && !o.split ? LookUp::kInProducts : LookUp::kAhead;
 }
 
 class Batches {
@@ -70,13 +70,19 @@ class Batches {
         rows += views_[i].rows;
       }
       if (t == 0) products_.set_model(state_.model, state_.intercept, views_[0].id);
+      for (size_t i = 0; i < size; ++i) {
+        products_.code_margins(views_[i].planes, views_[i].count, vector(0, 0) + i * kTileRows, output_stride());
+        if (o_.split) {
+          products_.code_margins(views_[i].first, views_[i].count, vector(0, 1) + i * kTileRows, output_stride());
+        }
+      }
       for (size_t k = 0; k < state_.outputs; ++k) {
         for (size_t i = 0; i < size; ++i) {
           o_.loss == Loss::kSquared ? row_terms<Loss::kSquared>(i, k) : row_terms<Loss::kLogistic>(i, k);
         }
         add_rows(k);
-        add_gradient(size, k, look_ahead(tiles + t + size, end));
       }
+      add_gradient(size, look_ahead(tiles + t + size, end));
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
       const OutputSums& s = sums_[k];
@@ -88,6 +94,7 @@ class Batches {
   }
 
  private:
+  size_t output_stride() const { return vectors_ * kGroupTiles * kTileRows; }
   float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
 
   void begin(size_t k) {
@@ -146,7 +153,6 @@ class Batches {
     const TileView& tile = views_[i];
     float* m = vector(k, 0) + i * kTileRows;
     alignas(64) float target[64], present[64];
-    products_.code_margins(tile.planes, tile.count, k, m);
     products_.finish_margins(tile, k, m);
     targets(tile, k, target, present);
     const F16 shift = splat(static_cast<float>(0.5 * sums_[k].correction * sums_[k].rounding));
@@ -172,8 +178,6 @@ class Batches {
     float* m = vector(k, 0) + i * kTileRows;
     float* m1 = vector(k, 1) + i * kTileRows;
     alignas(64) float target[64], present[64], m2[64];
-    products_.code_margins(tile.planes, tile.count, k, m);
-    products_.code_margins(tile.first, tile.count, k, m1);
     // A code is half of a sum, an entry of a table is whole.
     const F16 twice = splat(affine_.tables[0] ? 1.0f : 2.0f);
     for (size_t r = 0; r < kTileRows; r += 16) {
@@ -215,16 +219,18 @@ class Batches {
     return ahead_;
   }
 
-  void add_gradient(size_t size, size_t k, const uint8_t* const* ahead) {
-    float* out = code_sum_.data() + k * padded(affine_.columns);
+  void add_gradient(size_t size, const uint8_t* const* ahead) {
     for (size_t v = 0; v < vectors_; ++v) {
-      float* r = vector(k, v);
-      products_.round_residuals(views_, size, static_cast<uint32_t>(k * vectors_ + v), r);
-      F16 sum = splat(0.0f);
-      for (size_t i = 0; i < size * kTileRows; i += 16) sum += load<F16>(r + i);
-      sums_[k].scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
-      products_.add_code_gradient(views_, size, v == 1, r, v && affine_.tables[0] ? 0.5f : 1.0f,
-                                  ahead, out);
+      for (size_t k = 0; k < state_.outputs; ++k) {
+        float* r = vector(k, v);
+        products_.round_residuals(views_, size, k, static_cast<uint32_t>(k * vectors_ + v), r);
+        F16 sum = splat(0.0f);
+        for (size_t i = 0; i < size * kTileRows; i += 16) sum += load<F16>(r + i);
+        sums_[k].scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
+      }
+      products_.add_code_gradient(views_, size, v == 1, vector(0, v), output_stride(),
+                                  v && affine_.tables[0] ? 0.5f : 1.0f, ahead, code_sum_.data(),
+                                  padded(affine_.columns));
     }
   }
 
@@ -296,11 +302,12 @@ void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine
   Products products(affine, Arithmetic::kFloat, outputs, 0, 0);
   products.set_model(model, intercept, 0);
   TileView view;
-  alignas(64) float m[64];
+  Buffer<float> all(outputs * kTileRows);
   for (size_t t = 0; t < count; ++t) {
     loader.view(0, tiles[t], view);
+    products.code_margins(view.planes, view.count, all.data(), kTileRows);
     for (size_t k = 0; k < outputs; ++k) {
-      products.code_margins(view.planes, view.count, k, m);
+      float* m = all.data() + k * kTileRows;
       products.finish_margins(view, k, m);
       for (size_t r = 0; r < view.rows; ++r) out[r * outputs + k] = m[r];
     }
@@ -313,26 +320,29 @@ void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affin
   const size_t d = affine.columns;
   Loader loader(chunks, affine, 1, false, 0, 0);
   Products products(affine, Arithmetic::kFloat, outputs, 0, 0);
-  Buffer<float> code_sum(padded(d));
+  const size_t stride = padded(d);
+  Buffer<float> code_sum(outputs * stride), scaled(outputs * kTileRows);
   TileView view;
   std::memset(out, 0, outputs * d * sizeof(double));
   for (size_t t = 0; t < count; ++t) {
     loader.view(0, tiles[t], view);
+    scaled.clear();
+    code_sum.clear();
     for (size_t k = 0; k < outputs; ++k) {
-      alignas(64) float scaled[64] = {};
       double rows = 0, scaled_sum = 0;
+      float* to = scaled.data() + k * kTileRows;
       for (size_t r = 0; r < view.rows; ++r) {
         const float residual = residuals[r * outputs + k];
-        scaled[r] = residual * view.scale(r);
+        to[r] = residual * view.scale(r);
         rows += residual;
-        scaled_sum += scaled[r];
+        scaled_sum += to[r];
       }
-      code_sum.clear();
-      products.add_code_gradient(&view, 1, false, scaled, 1.0f, nullptr, code_sum.data());
-      for (size_t j = 0; j < d; ++j) {
-        out[k * d + j] += static_cast<double>(affine.slope[j]) * code_sum[j] +
-                          affine.offset[j] * scaled_sum - affine.centre[j] * rows;
-      }
+      for (size_t j = 0; j < d; ++j) out[k * d + j] += affine.offset[j] * scaled_sum - affine.centre[j] * rows;
+    }
+    products.add_code_gradient(&view, 1, false, scaled.data(), kTileRows, 1.0f, nullptr, code_sum.data(), stride);
+    for (size_t k = 0; k < outputs; ++k) {
+      const float* sums = code_sum.data() + k * stride;
+      for (size_t j = 0; j < d; ++j) out[k * d + j] += static_cast<double>(affine.slope[j]) * sums[j];
     }
     residuals += view.rows * outputs;
   }
