@@ -49,23 +49,32 @@ ZIPML_INLINE int64_t keep(const LevelLayer& l, int64_t k, double best, int64_t w
 ZIPML_INLINE int64_t search_row(const LevelLayer& l, int64_t k, int64_t first, int64_t last) {
   double best = HUGE_VAL;
   int64_t where = first, j = first;
-  if (last - first >= 2 * kDoubles) {
+  if (last - first >= 4 * kDoubles) {
+    // Two chains of comparisons, for each waits for its last.
     Doubles low = all(HUGE_VAL), place = all(0), here = count_up(static_cast<double>(first));
+    Doubles low_too = low, place_too = place;
     const Doubles x = all(l.position[k]), c = all(l.by_column[k]);
-    for (; j + kDoubles <= last + 1; j += kDoubles) {
-      const Doubles sum = (at(l.static_part + j) + x * at(l.by_row + j)) + at(l.position + j) * c;
-      const auto better = sum < low;
-      low = better ? sum : low;
-      place = better ? here : place;
-      here += static_cast<double>(kDoubles);
+    const auto sums = [&](int64_t i) {
+      return (at(l.static_part + i) + x * at(l.by_row + i)) + at(l.position + i) * c;
+    };
+    for (; j + 2 * kDoubles <= last + 1; j += 2 * kDoubles) {
+      const Doubles sum = sums(j), sum_too = sums(j + kDoubles);
+      place = sum < low ? here : place;
+      low = sum < low ? sum : low;
+      place_too = sum_too < low_too ? here : place_too;
+      low_too = sum_too < low_too ? sum_too : low_too;
+      here += static_cast<double>(2 * kDoubles);
     }
-    for (int64_t i = 0; i < kDoubles; ++i) {
-      const int64_t column = static_cast<int64_t>(place[i]);
-      if (low[i] < best || (low[i] == best && column < where)) {
-        best = low[i];
-        where = column;
+    place_too += static_cast<double>(kDoubles);
+    const auto take = [&](double sum, double column) {
+      const int64_t i = static_cast<int64_t>(column);
+      if (sum < best || (sum == best && i < where)) {
+        best = sum;
+        where = i;
       }
-    }
+    };
+    for (int64_t i = 0; i < kDoubles; ++i) take(low[i], place[i]);
+    for (int64_t i = 0; i < kDoubles; ++i) take(low_too[i], place_too[i]);
   }
   for (; j <= last; ++j) {
     const double sum = sum_of(l, k, j);
@@ -148,70 +157,63 @@ ZIPML_INLINE void count_one(uint64_t* bins, uint64_t bits) {
   bins[place >> kLevelDigits] += kLevelOne | (place & (digits - 1));
 }
 
+// Counts some values of one column, of which `distance` is the distance.
 template <class In>
-ZIPML_INLINE void count_any(Matrix<const In> m, const LevelCounters& counters) {
+ZIPML_INLINE void count_column(const In* values, size_t rows, ptrdiff_t distance, size_t column,
+                               const LevelCounters& counters) {
   constexpr size_t kSide = 16;
   const double limit = std::ldexp(static_cast<double>(counters.bins), kLevelDigits) - 1;
+  const double scale = counters.scale[column], shift = counters.shift[column];
+  uint64_t* const bins = counters.packed + column * counters.bins;
   uint64_t places[kSide];
-  if (m.column_stride == 1) {
-    // Rows that stay in the cache while the columns' bins go through it.
-    const size_t block = greatest<size_t>(256, (size_t{1} << 20) / sizeof(In) / (m.columns + 1));
-    for (size_t from = 0; from < m.rows; from += block) {
-      const size_t to = least(m.rows, from + block);
-      for (size_t c = 0; c < m.columns; c += kSide) {
-        const size_t count = least(kSide, m.columns - c);
-        double scale[kSide] = {}, shift[kSide] = {};
-        int64_t zeros[kSide] = {};
-        In line[kSide] = {};
-        std::memcpy(scale, counters.scale + c, count * sizeof(double));
-        std::memcpy(shift, counters.shift + c, count * sizeof(double));
-        uint64_t* const bins = counters.packed + c * counters.bins;
-        for (size_t r = from; r < to; ++r) {
-          const In* row = m.data + static_cast<ptrdiff_t>(r) * m.row_stride + c;
-          if (count == kSide) {
-            std::memcpy(line, row, sizeof line);
-          } else {
-            for (size_t i = 0; i < count; ++i) line[i] = row[i];
-          }
-          for (size_t i = 0; i < kSide; ++i) {
-            const double x = kept(line[i]);
-            places[i] = place_bits(x, scale[i], shift[i], limit);
-            zeros[i] += x == 0 ? 1 : 0;
-          }
-          if (count == kSide) {
-            for (size_t i = 0; i < kSide; ++i) count_one(bins + i * counters.bins, places[i]);
-          } else {
-            for (size_t i = 0; i < count; ++i) count_one(bins + i * counters.bins, places[i]);
-          }
-        }
-        for (size_t i = 0; i < count; ++i) counters.zeros[c + i] += zeros[i];
-      }
+  int64_t zeros = 0;
+  for (size_t r = 0; r < rows; r += kSide) {
+    const size_t count = least(kSide, rows - r);
+    const In* from = values + static_cast<ptrdiff_t>(r) * distance;
+    In line[kSide] = {};
+    if (distance == 1 && count == kSide) {
+      std::memcpy(line, from, sizeof line);
+    } else {
+      for (size_t i = 0; i < count; ++i) line[i] = from[static_cast<ptrdiff_t>(i) * distance];
+    }
+    for (size_t i = 0; i < kSide; ++i) {
+      const double x = kept(line[i]);
+      places[i] = place_bits(x, scale, shift, limit);
+      zeros += x == 0 ? 1 : 0;
+    }
+    zeros -= static_cast<int64_t>(kSide - count);
+    for (size_t i = 0; i < count; ++i) count_one(bins, places[i]);
+  }
+  counters.zeros[column] += zeros;
+}
+
+template <class In>
+ZIPML_INLINE void count_any(Matrix<const In> m, const LevelCounters& counters) {
+  if (m.column_stride != 1) {
+    for (size_t c = 0; c < m.columns; ++c) {
+      count_column(m.data + static_cast<ptrdiff_t>(c) * m.column_stride, m.rows, m.row_stride, c, counters);
     }
     return;
   }
-  for (size_t c = 0; c < m.columns; ++c) {
-    const In* column = m.data + static_cast<ptrdiff_t>(c) * m.column_stride;
-    const double scale = counters.scale[c], shift = counters.shift[c];
-    uint64_t* const bins = counters.packed + c * counters.bins;
-    int64_t zeros = 0;
-    for (size_t r = 0; r < m.rows; r += kSide) {
-      const size_t count = least(kSide, m.rows - r);
-      const In* line = column + static_cast<ptrdiff_t>(r) * m.row_stride;
-      In values[kSide] = {};
-      if (m.row_stride == 1 && count == kSide) {
-        std::memcpy(values, line, sizeof values);
-      } else {
-        for (size_t i = 0; i < count; ++i) values[i] = line[static_cast<ptrdiff_t>(i) * m.row_stride];
+  // Rows are turned into columns, a cache line of some rows at a time: the bins of one column fit
+  // the nearest cache, those of several do not.
+  constexpr size_t kSide = 64 / sizeof(In), kBlock = 4096, kStride = kBlock + 64 / sizeof(In);
+  Buffer<In> turned(kSide * kStride);
+  for (size_t from = 0; from < m.rows; from += kBlock) {
+    const size_t rows = least(kBlock, m.rows - from);
+    for (size_t c = 0; c < m.columns; c += kSide) {
+      const size_t count = least(kSide, m.columns - c);
+      const In* block = m.data + static_cast<ptrdiff_t>(from) * m.row_stride + c;
+      for (size_t r = 0; r < rows; ++r) {
+        const In* row = block + static_cast<ptrdiff_t>(r) * m.row_stride;
+        if (count == kSide) {
+          for (size_t i = 0; i < kSide; ++i) turned[i * kStride + r] = row[i];
+        } else {
+          for (size_t i = 0; i < count; ++i) turned[i * kStride + r] = row[i];
+        }
       }
-      for (size_t i = 0; i < kSide; ++i) {
-        const double x = kept(values[i]);
-        places[i] = place_bits(x, scale, shift, limit);
-        zeros += x == 0 ? 1 : 0;
-      }
-      zeros -= static_cast<int64_t>(kSide - count);
-      for (size_t i = 0; i < count; ++i) count_one(bins, places[i]);
+      for (size_t i = 0; i < count; ++i) count_column(turned.data() + i * kStride, rows, 1, c + i, counters);
     }
-    counters.zeros[c] += zeros;
   }
 }
 

@@ -14,11 +14,14 @@ import numpy.typing as npt
 
 from . import _native
 from .errors import ValueRefusedError
+from .scales import FloatArray, working_dtype
 
 __all__ = ["LevelHistograms", "optimal_levels"]
 
 _Doubles = npt.NDArray[np.float64]
 _Longs = npt.NDArray[np.int64]
+_Ints = npt.NDArray[np.int32]
+_Contents = tuple[_Ints, _Longs, _Longs, _Longs, _Doubles, _Doubles, _Longs]
 
 _DIGITS: int = _native.LEVEL_DIGITS
 _ROWS_AT_ONCE: int = _native.LEVEL_ROWS
@@ -57,13 +60,13 @@ def optimal_levels(
     Notes
     -----
     Costs are computed in doubles, from compensated prefix sums that are counted from the weighted
-    median. The variance of the result exceeds the optimum by no more than rounding: a small multiple
-    of ``2**-52 * levels * sum(w * (v - median)**2)``.
+    median. The variance of the result exceeds the optimum by no more than rounding: a small
+    multiple of ``2**-52 * levels * sum(w * (v - median)**2)``.
 
     Examples
     --------
     >>> optimal_levels([0, 0, 1, 1, 1, 2, 9, 10], 4)
-    array([ 0.,  1.,  2., 10.])
+    array([ 0.,  2.,  9., 10.])
     """
     v = np.asarray(values, np.float64).ravel()
     if levels < 2:
@@ -78,11 +81,13 @@ def optimal_levels(
         given = np.asarray(weights, np.float64).ravel()
         if given.size != v.size:
             raise ValueError(f"one weight for each value is needed: {v.size}, got {given.size}")
-        _refuse_entry("weights", given, ~(np.isfinite(given) & (given >= 0)), "must be >= 0, finite")
+        _refuse_entry(
+            "weights", given, ~(np.isfinite(given) & (given >= 0)), "must be >= 0, finite"
+        )
         points, where = np.unique(v, return_inverse=True)
         # A power of two away from overflow, however many are added.
         small = np.ldexp(given, -int(np.frexp(given.max())[1]))
-        w = np.bincount(where.ravel(), small, points.size)
+        w = np.bincount(where.ravel(), small, points.size).astype(np.float64)
         counted = w > 0
         counted[[0, -1]] = True
         points, w = points[counted], w[counted]
@@ -102,9 +107,9 @@ def _refuse_entry(name: str, array: _Doubles, bad: npt.NDArray[np.bool_], rule: 
 class LevelHistograms:
     """Histograms of the columns of a table, that levels are found from in one streaming pass.
 
-    Each bin holds the number of its values and the sum of their places in it, both as integers. What
-    `levels`, `variance` and `points` give depends on the values alone, to the bit: not on how they
-    were cut into blocks, nor on the order in which blocks were added or histograms merged.
+    Each bin holds the number of its values and the sum of their places in it, both as integers.
+    What `levels` and `variance` give depends on the values alone, to the bit: not on how they were
+    cut into blocks, nor on the order in which blocks were added or histograms merged.
 
     Parameters
     ----------
@@ -117,8 +122,8 @@ class LevelHistograms:
     -----
     *Bins.* A column's bins are ``h = 2**e`` wide and start at multiples of ``h``; ``e`` is the
     smallest exponent with which the column's range needs at most `bins` of them, so that
-    ``h < 2 * (max - min) / (bins - 2)``. When the range grows, neighbouring bins are joined. A bin is
-    never narrower than ``2**-26`` of the column's largest magnitude (nor than ``2**-990``), and
+    ``h < 2 * (max - min) / (bins - 2)``. When the range grows, neighbouring bins are joined. A bin
+    is never narrower than ``2**-26`` of the column's largest magnitude (nor than ``2**-990``), and
     values of float64 count with their first 27 binary digits, cut off towards zero (float16 and
     float32 are exact). Minimum and maximum are kept as they are.
 
@@ -126,21 +131,26 @@ class LevelHistograms:
     zero stand by their middle, for the values near zero have no smallest unit in which sums would
     be exact; values equal to zero are counted apart. Minimum and maximum are points of their own.
 
-    *Error.* Let ``J(L)`` be the variance of levels ``L`` summed over the column's n values, ``L*`` its
-    optimum and ``L^`` the levels found here; ``D*`` and ``D^`` the largest distance between
-    neighbouring levels of each; ``N*`` and ``N^`` the numbers of values that lie in a bin with a level
-    inside, or next to zero. As a function of the value, the variance ``(right - v) * (v - left)`` is
-    continuous with a slope of at most the distance of the levels. So moving each value to its point
-    changes it by at most ``h * D``. Over a bin within one interval the sum changes by the scatter of
-    its values about their mean alone, ``sum((v - mean)**2)``, which only adds, and at most
-    ``h**2 / 4`` a value. ``L^`` is the optimum for the points, over any levels with these ends, hence::
+    *Error.* Let ``J(L)`` be the variance of levels ``L`` summed over the column's n values, ``L*``
+    its optimum and ``L^`` the levels found here; ``D*`` and ``D^`` the largest distance between
+    neighbouring levels of each; ``N*`` and ``N^`` the numbers of values that lie in a bin with a
+    level inside, or next to zero. As a function of the value, the variance
+    ``(right - v) * (v - left)`` is continuous with a slope of at most the distance of the levels.
+    So moving each value to its point changes it by at most ``h * D``. Over a bin within one
+    interval the sum changes by the scatter of its values about their mean alone,
+    ``sum((v - mean)**2)``, which only adds, and at most ``h**2 / 4`` a value. ``L^`` is the optimum
+    for the points, over any levels with these ends, hence::
 
         J(L^) <= J(L*) + n * h**2 / 4 + h * (N* * D* + N^ * D^)
 
     where ``h`` for float64 is the width of a bin plus ``2**-26`` of the largest magnitude.
 
-    In a column with far outliers, the bulk may lie in few bins. That costs little of what is
-    minimised here, for the variance is then that of the wide intervals in the tails.
+    *Choosing bins.* The excess is small where many bins lie between neighbouring levels. For a
+    million normal values and 4096 bins it was below 0.01 % with 16 levels and 1.2 % with 256. Far
+    outliers leave few bins to the bulk: for lognormal values (sigma 2) and 16 levels it was up to
+    1 % with 4096 bins and 0.001 % with 65536; for Cauchy values, whose range is what their largest
+    happens to be, 17 % in one sample and a factor of 44 in another with 4096, and 1.5 % with 65536
+    in the first. Such columns need more bins.
 
     Examples
     --------
@@ -148,7 +158,7 @@ class LevelHistograms:
     >>> for block in ([0, 0, 1, 1], [1, 2, 9, 10]):
     ...     histograms.add(np.array(block, np.float32)[:, None])
     >>> histograms.levels(4)
-    array([[ 0.,  1.,  2., 10.]])
+    array([[ 0.,  2.,  9., 10.]])
     """
 
     def __init__(self, columns: int, bins: int = 4096) -> None:
@@ -182,14 +192,15 @@ class LevelHistograms:
             raise TypeError(f"values must be float16, float32 or float64, got {matrix.dtype}")
         if matrix.ndim != 2 or matrix.shape[1] != self.columns:
             raise ValueError(
-                f"values have the shape {matrix.shape}, but rows of {self.columns} columns are needed"
+                f"rows of {self.columns} columns are needed, got values of shape {matrix.shape}"
             )
         matrix = matrix.astype(matrix.dtype.newbyteorder("="), copy=False)
         if not matrix.size:
             return
         self._check_rows(len(matrix))
-        working = np.float64 if matrix.dtype.itemsize == 8 else np.float32
-        low, high = np.empty(self.columns, working), np.empty(self.columns, working)
+        working = working_dtype(matrix.dtype)
+        low: FloatArray = np.empty(self.columns, working)
+        high: FloatArray = np.empty(self.columns, working)
         if not _native.column_bounds(matrix, low, high):
             row, column = (int(i) for i in np.argwhere(~np.isfinite(matrix))[0])
             raise ValueRefusedError(
@@ -259,6 +270,10 @@ class LevelHistograms:
     def variance(self, levels: npt.ArrayLike) -> _Doubles:
         """Mean variance of stochastic rounding to the given levels, for each column's points.
 
+        It misses that of the values by at most the same terms as in the notes: too large by
+        ``h**2 / 4``, too small by ``h`` times the distance of the levels for the share of values in
+        bins with a level inside. So it means little where most values lie in such bins.
+
         Parameters
         ----------
         levels : array_like, shape (columns, count)
@@ -291,9 +306,9 @@ class LevelHistograms:
         self.__dict__.update(state)
         self._packed = np.zeros((self.columns, self.bins), np.uint64)
 
-    def _contents(self) -> tuple[Any, ...]:
+    def _contents(self) -> _Contents:
         bins = self._exponent, self._origin, self._counts, self._sums
-        return *bins, self._low, self._high, self._zeros
+        return (*bins, self._low, self._high, self._zeros)
 
     def _require_rows(self) -> None:
         if not self.rows:
@@ -321,7 +336,6 @@ class LevelHistograms:
         self._low, self._high = low, high
         if not where.size:
             return
-        self._unpack()
         before = self._exponent[where], self._origin[where]
         # In the middle, so that the range can grow on either side.
         spare = (self.bins - 1 - (last - first)) // 2
@@ -329,7 +343,10 @@ class LevelHistograms:
         self._origin[where] = (first - spare)[where]
         if not self.rows:
             return
-        counts, sums = self._counts[where], self._sums[where]
+        counts, sums, packed = self._counts[where], self._sums[where], self._packed[where]
+        if self._packed_rows:
+            _native.unpack_counts(packed, *before, counts, sums)
+            self._packed[where] = 0
         moved_counts, moved_sums = np.zeros_like(counts), np.zeros_like(sums)
         _native.add_bins(
             self._exponent[where],
@@ -349,13 +366,13 @@ def _kept(values: _Doubles) -> _Doubles:
     return bits.view(np.float64)
 
 
-def _bin_index(values: _Doubles, exponent: npt.NDArray[np.int32]) -> _Longs:
+def _bin_index(values: _Doubles, exponent: _Ints) -> _Longs:
     scaled = np.floor(np.ldexp(_kept(values), -exponent))
     # Where the quotient is too small for a number, its sign still tells the bin.
     return np.where((values < 0) & (scaled == 0), -1, scaled).astype(np.int64)
 
 
-def _bin_exponent(low: _Doubles, high: _Doubles, bins: int) -> npt.NDArray[np.int32]:
+def _bin_exponent(low: _Doubles, high: _Doubles, bins: int) -> _Ints:
     """Smallest exponent of a bin's width with which `bins` bins hold low to high."""
     magnitude = np.maximum(np.abs(low), np.abs(high))
     half_range = high * 0.5 - low * 0.5  # the range itself may overflow
@@ -363,7 +380,7 @@ def _bin_exponent(low: _Doubles, high: _Doubles, bins: int) -> npt.NDArray[np.in
     # A range of 2**r or more needs bins of 2**r / bins or more.
     least = np.frexp(half_range)[1] - math.ceil(math.log2(bins)) - 1
     least = np.where(half_range > 0, least, _LEAST_EXPONENT)
-    exponent = np.maximum(np.maximum(least, digits), _LEAST_EXPONENT).astype(np.int32)
+    exponent: _Ints = np.maximum(np.maximum(least, digits), _LEAST_EXPONENT).astype(np.int32)
     while True:
         wide = _bin_index(high, exponent) - _bin_index(low, exponent) >= bins
         if not wide.any():

@@ -13,15 +13,13 @@ __all__ = ["optimal_levels", "points", "variance"]
 _Doubles = npt.NDArray[np.float64]
 
 
-def variance(
-    values: npt.ArrayLike, levels: npt.ArrayLike, weights: npt.ArrayLike = 1.0
-) -> float:
+def variance(values: npt.ArrayLike, levels: npt.ArrayLike, weights: npt.ArrayLike = 1.0) -> float:
     """Sum of ``w * (right - v) * (v - left)``: ZipML (arXiv 1611.05402), section 3."""
     v, at = np.asarray(values, np.float64), np.unique(np.asarray(levels, np.float64))
     if len(at) == 1:
         return 0.0
     right = np.clip(np.searchsorted(at, v), 1, len(at) - 1)
-    return float(np.sum(weights * (at[right] - v) * (v - at[right - 1])))
+    return float(np.sum(np.asarray(weights) * (at[right] - v) * (v - at[right - 1])))
 
 
 def optimal_levels(values: npt.ArrayLike, levels: int, weights: npt.ArrayLike = 1.0) -> _Doubles:
@@ -69,5 +67,5 @@ def points(values: npt.ArrayLike, bins: int) -> tuple[_Doubles, _Doubles, float]
             middle = (k + 0.5) * width
             x.append(middle if k in (0, -1) else np.mean(inside - k * width) + k * width)
             w.append(len(inside) - zeros)
-    found, where = np.unique(np.clip(x, v[0], v[-1]), return_inverse=True)
-    return found, np.bincount(where.ravel(), w), width
+    found, where = np.unique(np.clip(np.array(x), v[0], v[-1]), return_inverse=True)
+    return found, np.bincount(where.ravel(), np.array(w)).astype(np.float64), width

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zipml_codecs import LevelHistograms, ValueRefusedError, _native, optimal_levels, reference_levels
+from zipml_codecs import (
+    LevelHistograms,
+    ValueRefusedError,
+    _native,
+    optimal_levels,
+    reference_levels,
+)
 
 EPS = 2.0**-52
 variance = reference_levels.variance
