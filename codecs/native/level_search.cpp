@@ -187,6 +187,24 @@ ZIPML_INLINE void count_column(const In* values, size_t rows, ptrdiff_t distance
   counters.zeros[column] += zeros;
 }
 
+typedef uint32_t Four __attribute__((vector_size(16)));
+
+// Turns four rows of 16 floats into four numbers of each of 16 columns.
+ZIPML_INLINE void turn_four(const float* rows, ptrdiff_t row_stride, float* columns, size_t stride) {
+  for (size_t i = 0; i < 16; i += 4) {
+    Four a, b, c, d;
+    std::memcpy(&a, rows + i, sizeof a);
+    std::memcpy(&b, rows + row_stride + static_cast<ptrdiff_t>(i), sizeof b);
+    std::memcpy(&c, rows + 2 * row_stride + static_cast<ptrdiff_t>(i), sizeof c);
+    std::memcpy(&d, rows + 3 * row_stride + static_cast<ptrdiff_t>(i), sizeof d);
+    const Four ac = __builtin_shuffle(a, c, Four{0, 4, 1, 5}), AC = __builtin_shuffle(a, c, Four{2, 6, 3, 7});
+    const Four bd = __builtin_shuffle(b, d, Four{0, 4, 1, 5}), BD = __builtin_shuffle(b, d, Four{2, 6, 3, 7});
+    const Four out[4] = {__builtin_shuffle(ac, bd, Four{0, 4, 1, 5}), __builtin_shuffle(ac, bd, Four{2, 6, 3, 7}),
+                         __builtin_shuffle(AC, BD, Four{0, 4, 1, 5}), __builtin_shuffle(AC, BD, Four{2, 6, 3, 7})};
+    for (size_t j = 0; j < 4; ++j) std::memcpy(columns + (i + j) * stride, &out[j], sizeof out[j]);
+  }
+}
+
 template <class In>
 ZIPML_INLINE void count_any(Matrix<const In> m, const LevelCounters& counters) {
   if (m.column_stride != 1) {
@@ -197,14 +215,20 @@ ZIPML_INLINE void count_any(Matrix<const In> m, const LevelCounters& counters) {
   }
   // Rows are turned into columns, a cache line of some rows at a time: the bins of one column fit
   // the nearest cache, those of several do not.
-  constexpr size_t kSide = 64 / sizeof(In), kBlock = 4096, kStride = kBlock + 64 / sizeof(In);
+  constexpr size_t kSide = 64 / sizeof(In), kBlock = 2048, kStride = kBlock + 64 / sizeof(In);
   Buffer<In> turned(kSide * kStride);
   for (size_t from = 0; from < m.rows; from += kBlock) {
     const size_t rows = least(kBlock, m.rows - from);
     for (size_t c = 0; c < m.columns; c += kSide) {
       const size_t count = least(kSide, m.columns - c);
       const In* block = m.data + static_cast<ptrdiff_t>(from) * m.row_stride + c;
-      for (size_t r = 0; r < rows; ++r) {
+      size_t r = 0;
+      if constexpr (std::is_same_v<In, float>) {
+        for (; count == kSide && r + 4 <= rows; r += 4) {
+          turn_four(block + static_cast<ptrdiff_t>(r) * m.row_stride, m.row_stride, turned.data() + r, kStride);
+        }
+      }
+      for (; r < rows; ++r) {
         const In* row = block + static_cast<ptrdiff_t>(r) * m.row_stride;
         if (count == kSide) {
           for (size_t i = 0; i < kSide; ++i) turned[i * kStride + r] = row[i];
