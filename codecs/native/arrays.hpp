@@ -6,7 +6,18 @@
 
 #include <stdexcept>
 
+#include "core.hpp"
 #include "layout.hpp"
+
+NAMESPACE_BEGIN(NB_NAMESPACE)
+namespace detail {
+template <>
+struct dtype_traits<zipml::RawHalf> {
+  static constexpr dlpack::dtype value{static_cast<uint8_t>(dlpack::dtype_code::Float), 16, 1};
+  static constexpr auto name = const_name("float16");
+};
+}
+NAMESPACE_END(NB_NAMESPACE)
 
 namespace zipml {
 

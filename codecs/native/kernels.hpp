@@ -22,6 +22,33 @@ template <class T, class Out = T>
 using Take = void(const uint8_t* codes, size_t chunk_rows, const int64_t* rows, Scales<T> scales,
                   CodeSpec spec, Matrix<Out> out);
 
+// A layer of the dynamic programme for levels (optimal_levels.hpp): for each row k the smallest of
+// static_part[j] + position[k] by_row[j] + position[j] by_column[k] + row_part[k] over the columns
+// j < k - 1, or before[k - 1] if that is not larger, goes to cost[k], and its column to from[k].
+// The best column is taken to grow with the row. Arrays can be read kLevelPadding numbers past
+// their end.
+struct LevelLayer {
+  const double *position, *static_part, *by_row, *by_column, *row_part, *before;
+  double* cost;
+  int32_t* from;
+};
+constexpr int64_t kLevelPadding = 16;
+
+// Where values are counted: bins of each column, whose unit is a bin's width over 2^kLevelDigits.
+// A packed bin holds the number of its values times kLevelOne, plus the sum of their offsets from
+// its lower edge in units: it has room for kLevelRows values.
+struct LevelCounters {
+  const double *scale, *shift;  // value * scale - shift is in units, from the first bin's lower edge
+  size_t bins;
+  uint64_t* packed;  // columns x bins
+  int64_t* zeros;    // values that are zero, of each column
+};
+constexpr int kLevelDigits = 27;
+constexpr uint64_t kLevelRows = uint64_t{1} << 18;
+constexpr uint64_t kLevelOne = uint64_t{1} << (18 + kLevelDigits);
+template <class In>
+using CountValues = void(Matrix<const In> values, const LevelCounters& counters);
+
 struct Kernels {
   const char* name;
 
@@ -82,6 +109,14 @@ struct Kernels {
   // Sum of the squared values of each row, ordered as margins.
   void (*square_norms)(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
                        float* out);
+
+  // Rows first_row..last_row of a layer, over the columns from first_column on.
+  void (*level_layer)(const LevelLayer& layer, int64_t first_row, int64_t last_row,
+                      int64_t first_column);
+  // Counts the values of each column, which must be finite and lie within its bins.
+  CountValues<float>* count_float;
+  CountValues<RawHalf>* count_half;
+  CountValues<double>* count_double;
 };
 
 // The live kernels: the best that the processor runs, or what ZIPML_SIMD asks for.

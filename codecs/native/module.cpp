@@ -14,21 +14,12 @@
 
 #include "kernels.hpp"
 #include "layout.hpp"
+#include "optimal_levels.hpp"
 #include "philox.hpp"
 #include "tile_batch.hpp"
 
 namespace nb = nanobind;
 using namespace zipml;
-
-NAMESPACE_BEGIN(NB_NAMESPACE)
-namespace detail {
-template <>
-struct dtype_traits<RawHalf> {
-  static constexpr dlpack::dtype value{static_cast<uint8_t>(dlpack::dtype_code::Float), 16, 1};
-  static constexpr auto name = const_name("float16");
-};
-}
-NAMESPACE_END(NB_NAMESPACE)
 
 namespace {
 
@@ -227,6 +218,8 @@ NB_MODULE(_native, m) {
     quantize_draws(PhiloxKey(seed), tile, column, draws);
     std::copy(draws[0], draws[0] + kTileRows, out.data());
   }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out").noconvert());
+
+  bind_levels(m);
 
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")

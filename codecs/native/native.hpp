@@ -35,6 +35,10 @@ void gradient(const ChunkView* chunks, const TileRef* tiles, size_t count, Affin
 void gram(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
           double* moments, double* sums);
 void square_norms(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine, float* out);
+void level_layer(const LevelLayer& layer, int64_t first_row, int64_t last_row, int64_t first_column);
+CountValues<float> count_float;
+CountValues<RawHalf> count_half;
+CountValues<double> count_double;
 
 }  // namespace ZIPML_ISA
 }  // namespace zipml

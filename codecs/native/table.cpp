@@ -39,6 +39,10 @@ extern const Kernels kKernels = {
     &gradient,
     &gram,
     &square_norms,
+    &level_layer,
+    &count_float,
+    &count_half,
+    &count_double,
 };
 
 }  // namespace ZIPML_ISA

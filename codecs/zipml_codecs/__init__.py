@@ -11,6 +11,7 @@ from __future__ import annotations
 from .chunk import EncodedChunk, encode_chunk
 from .errors import ChunkError, ValueRefusedError
 from .header import ChunkHeader
+from .levels import LevelHistograms, optimal_levels
 from .quantizer import TILE_ROWS, Quantizer
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "ChunkError",
     "ChunkHeader",
     "EncodedChunk",
+    "LevelHistograms",
     "Quantizer",
     "ValueRefusedError",
     "encode_chunk",
+    "optimal_levels",
 ]

@@ -132,5 +132,59 @@ def take_f64(
     half: bool,
     out: _Float,
 ) -> None: ...
+
+LEVEL_DIGITS: int
+LEVEL_ROWS: int
+
+_Doubles = npt.NDArray[np.float64]
+_Longs = npt.NDArray[np.int64]
+_Ints = npt.NDArray[np.int32]
+
+def solve_levels(points: _Doubles, weights: _Doubles, chosen: _Ints) -> None: ...
+def count_values(
+    values: _Float,
+    scale: _Doubles,
+    shift: _Doubles,
+    packed: npt.NDArray[np.uint64],
+    zeros: _Longs,
+) -> None: ...
+def unpack_counts(
+    packed: npt.NDArray[np.uint64],
+    exponent: _Ints,
+    origin: _Longs,
+    counts: _Longs,
+    sums: _Longs,
+) -> None: ...
+def add_bins(
+    exponent: _Ints,
+    origin: _Longs,
+    counts: _Longs,
+    sums: _Longs,
+    other_exponent: _Ints,
+    other_origin: _Longs,
+    other_counts: _Longs,
+    other_sums: _Longs,
+) -> None: ...
+def histogram_levels(
+    exponent: _Ints,
+    origin: _Longs,
+    counts: _Longs,
+    sums: _Longs,
+    low: _Doubles,
+    high: _Doubles,
+    zeros: _Longs,
+    levels: _Doubles,
+) -> None: ...
+def histogram_variance(
+    exponent: _Ints,
+    origin: _Longs,
+    counts: _Longs,
+    sums: _Longs,
+    low: _Doubles,
+    high: _Doubles,
+    zeros: _Longs,
+    levels: _Doubles,
+    variance: _Doubles,
+) -> None: ...
 def quantize_draws(seed: int, tile: int, column: int, out: npt.NDArray[np.uint16]) -> None: ...
 def __getattr__(name: str) -> Any: ...
