@@ -8,11 +8,15 @@ numcodecs is imported before it is asked for.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .chunk import EncodedChunk, encode_chunk
 from .errors import ChunkError, ValueRefusedError
 from .header import ChunkHeader
-from .levels import LevelHistograms, optimal_levels
 from .quantizer import TILE_ROWS, Quantizer
+
+if TYPE_CHECKING:
+    from .levels import LevelHistograms, optimal_levels
 
 __all__ = [
     "TILE_ROWS",
@@ -25,3 +29,12 @@ __all__ = [
     "encode_chunk",
     "optimal_levels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reading and writing do not need when it is first asked for."""
+    if name not in ("LevelHistograms", "optimal_levels"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import levels
+
+    return getattr(levels, name)
