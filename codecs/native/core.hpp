@@ -8,11 +8,33 @@
 namespace zipml {
 
 // Per-column bounds (lower[c], upper[c]) or, with `by_row`, per-row bounds -scale[r], +scale[r].
+// Where levels are not equally spaced, readers get the values themselves: of each stored code of
+// each column, `codes` of them a column.
 template <class T>
 struct Scales {
   const T* lower;
   const T* upper;
   bool by_row;
+  const T* values = nullptr;
+  size_t codes = 0;
+};
+
+// Levels of any distances, as places on a grid of `top` steps between a column's bounds: for each
+// column as many as there are codes, ascending from 0 to top, which may be repeated at the end.
+struct LevelTable {
+  const uint16_t* places;
+  int32_t top;
+};
+
+// A sum of 128 bits.
+struct WideSum {
+  uint64_t low, high;
+
+  inline __attribute__((always_inline)) WideSum& operator+=(const WideSum& other) {
+    low += other.low;
+    high += other.high + (low < other.low ? 1 : 0);
+    return *this;
+  }
 };
 
 // A matrix of values that may be strided (strides in elements).

@@ -23,10 +23,7 @@ class Decoder {
           CodeSpec spec, bool stream, Matrix<Out> out)
       : codes_(codes), chunk_rows_(chunk_rows), first_tile_(first_tile), scales_(scales),
         spec_(spec), out_(out), levels_(scales.by_row ? kTileRows : out.columns), stream_(stream) {
-    if (scales.by_row) return;
-    for (size_t c = 0; c < out.columns; ++c) {
-      levels_.set(c, scales.lower[c], scales.upper[c], spec.intervals());
-    }
+    if (!scales.by_row) levels_.set_columns(scales, out.columns, spec.intervals());
   }
 
   void run() {

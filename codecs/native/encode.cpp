@@ -1,201 +1,33 @@
-// Stochastic quantisation and packing of one chunk.
+// Stochastic quantisation and packing of one chunk with equally spaced levels.
 
-#include <type_traits>
-
-#include "encode_block.hpp"
+#include "encoder.hpp"
 #include "native.hpp"
-#include "pack_lanes.hpp"
-#include "philox_lanes.hpp"
-#include "working.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-// Where the rows of a block can be read as they lie, else null.
-template <class T, class In>
-ZIPML_INLINE const T* in_place(const In* values, ptrdiff_t column_stride) {
-  if constexpr (std::is_same_v<T, In>) return column_stride == 1 ? values : nullptr;
-  return nullptr;
-}
+template <class T, class Round>
+struct UniformRounding {
+  using Sum = uint64_t;
 
-// One row of a block, converted.
-template <class In, class T>
-ZIPML_INLINE void convert_lanes(const In* from, T* to) {
-  for (size_t i = 0; i < kLanes; ++i) to[i] = as_working(from[i]);
-}
-#if defined(__AVX2__)
-ZIPML_INLINE void convert_lanes(const RawHalf* from, float* to) {
-  for (size_t i = 0; i < kLanes; i += 8) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
-  }
-}
-#endif
-
-// Four rows of a block from kLanes columns that are contiguous.
-ZIPML_INLINE void turn_lanes(const float* from, ptrdiff_t column_stride, float* to) {
-  Words four[4];  // rows of the columns i, 4 + i, 8 + i, 12 + i
-#pragma GCC unroll 4
-  for (ptrdiff_t i = 0; i < 4; ++i) {
-    const auto part = [&](ptrdiff_t c) { return from + (c + i) * column_stride; };
-#if defined(__AVX512BW__)
-    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(part(0)));
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(4)), 1);
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(part(8)), 2);
-    four[i] = (Words)_mm512_insertf32x4(v, _mm_loadu_ps(part(12)), 3);
-#elif defined(__AVX2__)
-    const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(part(0)));
-    four[i] = (Words)_mm256_insertf128_ps(v, _mm_loadu_ps(part(4)), 1);
-#else
-    four[i] = load_as<Words>(part(0));
-#endif
-  }
-  const Words a = low_pair(four[0], four[1]), b = low_pair(four[2], four[3]);
-  const Words c = high_pair(four[0], four[1]), d = high_pair(four[2], four[3]);
-  const Words rows[4] = {low_four(a, b), high_four(a, b), low_four(c, d), high_four(c, d)};
-  std::memcpy(to, rows, sizeof rows);
-}
-
-template <class T>
-using Block = T[kTileRows][kLanes];
-
-// Copies `columns` columns of a tile into a block of whole rows, from lane `lane` on.
-template <class In, class T>
-ZIPML_INLINE void gather(Matrix<const In> values, size_t row, size_t rows, size_t column,
-                         size_t columns, Block<T>& block, size_t lane) {
-  const In* from = values.data + static_cast<ptrdiff_t>(row) * values.row_stride +
-                   static_cast<ptrdiff_t>(column) * values.column_stride;
-  if (values.column_stride == 1 && columns == kLanes) {
-    for (size_t r = 0; r < rows; ++r, from += values.row_stride) convert_lanes(from, block[r]);
-  } else if (values.row_stride == 1) {
-    size_t done = 0;  // rows
-    if constexpr (std::is_same_v<In, float>) {
-      if (columns == kLanes) {
-        for (; done + 4 <= rows; done += 4) turn_lanes(from + done, values.column_stride, block[done]);
-      }
-    }
-    for (size_t c = 0; c < columns; ++c, from += values.column_stride) {
-      // The same column of the next block.
-      const In* next = from + static_cast<ptrdiff_t>(kLanes) * values.column_stride;
-      for (size_t i = 0; i < kTileRows; i += 64 / sizeof(In)) prefetch(next + i);
-      for (size_t r = done; r < rows; ++r) block[r][lane + c] = as_working(from[r]);
-    }
-  } else {
-    for (size_t r = 0; r < rows; ++r, from += values.row_stride) {
-      const In* at = from;
-      for (size_t c = 0; c < columns; ++c, at += values.column_stride) block[r][lane + c] = as_working(*at);
-    }
-  }
-}
-
-template <class In, class T, class Round>
-struct Encoder {
-  const Matrix<const In> values;
   const Scales<T> scales;
   const CodeSpec spec;
-  const RoundKeys keys;
-  const uint64_t first_tile;
-  uint8_t* const codes;
-  uint64_t* const variance;
-  double* const row_variance;
   GridTable<T> grids;
-  bool within = true;
-  alignas(64) Block<T> block = {};
-  alignas(64) Words words[32];
 
-  ZIPML_INLINE uint8_t* tile_codes(size_t t) const {
-    return codes + tile_offset(t, values.columns, spec.stored_bits());
-  }
+  ZIPML_INLINE void fill(size_t count) { grids.fill(scales, count, spec.intervals(), Round()); }
+  ZIPML_INLINE size_t repeat_last(size_t count, size_t width) { return grids.repeat_last(count, width); }
+  // The lowest level, whose code is zero and does not vary.
+  ZIPML_INLINE T filler(size_t column) const { return grids.lower[column]; }
 
-  // Rounds `words`, from draws to codes. `first` is the number of the first grid.
-  ZIPML_INLINE void round(const T* from, ptrdiff_t stride, const In* ahead, ptrdiff_t ahead_stride,
-                          size_t first, size_t lanes, uint64_t* sums, double* row_sums) {
+  ZIPML_INLINE bool round(const T* from, ptrdiff_t stride, const char* ahead, ptrdiff_t ahead_stride,
+                          size_t first, Words* words, size_t lanes, uint64_t* sums, double* row_sums) {
     const auto run = [&](auto careful, auto by_row) {
       return round_block<T, Round, decltype(careful)::value, decltype(by_row)::value>(
-          from, stride, reinterpret_cast<const char*>(ahead),
-          ahead_stride * static_cast<ptrdiff_t>(sizeof(In)), grids, first, spec.samples, words, lanes,
-          sums, row_sums);
+          from, stride, ahead, ahead_stride, grids, first, spec.samples, words, lanes, sums, row_sums);
     };
-    if (scales.by_row) {
-      within &= grids.any_careful(first, kTileRows) ? run(Yes(), Yes()) : run(No(), Yes());
-    } else {
-      within &= grids.any_careful(first, lanes) ? run(Yes(), No()) : run(No(), No());
-    }
-  }
-
-  // Up to kLanes columns of one tile, from column `c0` on.
-  ZIPML_INLINE void encode_block(size_t t, size_t c0) {
-    const size_t rows = rows_in_tile(values.rows, t), columns = values.columns;
-    const size_t width = least(kLanes, columns - c0);
-    const In* tile = values.data + static_cast<ptrdiff_t>(t * kTileRows) * values.row_stride;
-    const T* from = width == kLanes && rows == kTileRows
-                        ? in_place<T>(tile + c0, values.column_stride) : nullptr;
-    ptrdiff_t stride = values.row_stride;
-    const In* next_tile = tile + static_cast<ptrdiff_t>(kTileRows) * stride;
-    const In* ahead = c0 + 2 * kLanes <= columns ? tile + c0 + kLanes : next_tile;
-    if (!from) {
-      for (size_t r = width < kLanes ? 0 : rows; r < kTileRows; ++r) {
-        // What a tile lacks takes the lowest level, whose code is zero and does not vary.
-        for (size_t c = 0; c < kLanes; ++c) block[r][c] = scales.by_row ? T(0) : grids.lower[c0 + c];
-      }
-      gather(values, t * kTileRows, rows, c0, width, block, 0);
-      from = block[0];
-      stride = kLanes;
-    }
-    draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
-    const bool dense = values.column_stride == 1;  // else gather looks ahead
-    round(from, stride, dense ? ahead : tile, dense ? values.row_stride : 0, scales.by_row ? t * kTileRows : c0, width,
-          variance ? variance + c0 : nullptr, row_variance ? row_variance + c0 : nullptr);
-    if (rows == kTileRows) {
-      pack_block(words, spec.stored_bits(), columns, c0, width, tile_codes(t));
-    } else {
-      pack_ragged_block(words, rows, spec.stored_bits(), columns, c0, width, tile_codes(t));
-    }
-  }
-
-  // The last few columns, from `c0` on, of `count` whole tiles side by side: alone they would leave
-  // most lanes empty. `first` is the number of their repeated grids.
-  ZIPML_INLINE void encode_side_by_side(size_t t, size_t count, size_t c0, size_t first) {
-    const size_t width = values.columns - c0, lanes = count * width;
-    alignas(64) uint64_t tiles[kLanes] = {}, sums[kLanes] = {};
-    alignas(64) uint32_t columns[kLanes] = {};
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      tiles[lane] = first_tile + t + lane / width;
-      columns[lane] = static_cast<uint32_t>(c0 + lane % width);
-    }
-    for (size_t r = 0; r < kTileRows; ++r) {
-      for (size_t lane = lanes; lane < kLanes; ++lane) block[r][lane] = grids.lower[first + lane];
-    }
-    for (size_t i = 0; i < count; ++i) {
-      gather(values, (t + i) * kTileRows, kTileRows, c0, width, block, i * width);
-    }
-    draw_lanes(keys, tiles, columns, words);
-    round(block[0], kLanes, values.data, 0, first, lanes, sums, nullptr);
-    for (size_t lane = 0; variance && lane < lanes; ++lane) variance[c0 + lane % width] += sums[lane];
-    pack_side_by_side(words, spec.stored_bits(), values.columns, c0, count, tile_codes(t),
-                      tile_offset(1, values.columns, spec.stored_bits()));
-  }
-
-  ZIPML_INLINE bool run() {
-    const size_t columns = values.columns, whole = values.rows / kTileRows;
-    grids.fill(scales, scales.by_row ? values.rows : columns, spec.intervals(), Round());
-    if (variance) std::memset(variance, 0, columns * sizeof(uint64_t));
-    if (row_variance) std::memset(row_variance, 0, columns * sizeof(double));
-    const size_t rest = columns % kLanes;
-    const size_t together = rest && !scales.by_row ? kLanes / rest : 1;
-    const size_t repeated = together > 1 ? grids.repeat_last(columns, rest) : 0;
-    size_t waiting = 0;  // tiles whose last columns are not encoded yet
-    for (size_t t = 0; t < tile_count(values.rows); ++t) {
-      const bool wait = together > 1 && t < whole;
-      for (size_t c0 = 0; c0 < columns - (wait ? rest : 0); c0 += kLanes) encode_block(t, c0);
-      waiting += wait;
-      if (waiting == together || (waiting && t + 1 == whole)) {
-        encode_side_by_side(t + 1 - waiting, waiting, columns - rest, repeated);
-        waiting = 0;
-      }
-    }
-    return within;
+    if (scales.by_row) return grids.any_careful(first, kTileRows) ? run(Yes(), Yes()) : run(No(), Yes());
+    return grids.any_careful(first, lanes) ? run(Yes(), No()) : run(No(), No());
   }
 };
 
@@ -203,8 +35,10 @@ template <class In, class T, class Round>
 ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
                              uint64_t first_tile, uint8_t* codes, uint64_t* variance,
                              double* row_variance) {
-  Encoder<In, T, Round> encoder{values, scales, spec, RoundKeys(seed), first_tile, codes,
-                                variance, row_variance, {}, true, {}, {}};
+  using Rounding = UniformRounding<T, Round>;
+  Rounding rounding{scales, spec, {}};
+  Encoder<In, T, Rounding> encoder{values, spec, scales.by_row, RoundKeys(seed), first_tile, codes,
+                                   variance, row_variance, rounding, true, {}, {}};
   return encoder.run();
 }
 

@@ -30,11 +30,16 @@ ZIPML_INLINE void block_products(const int16_t* a, const int16_t* b, int32_t out
   }
 }
 
+// What a byte of an entry counts for, and a product of two.
+ZIPML_INLINE double weight(size_t bytes) { return bytes == 0 ? 1.0 : bytes == 1 ? 256.0 : 65536.0; }
+
 }  // namespace
 
+// Entries of two bytes are taken as two columns side by side, which the weights put together again.
 void gram(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine, double* moments,
           double* sums) {
-  const size_t d = affine.columns, blocks = (d + kBlock - 1) / kBlock;
+  const size_t parts = affine.table_bytes == 2 ? 2 : 1;
+  const size_t d = affine.columns, digits = d * parts, blocks = (digits + kBlock - 1) / kBlock;
   Buffer<int16_t> codes(blocks * kBlock * kLength);
   Loader loader(chunks, affine, 1, false, 0, 0);
   TileView view;
@@ -44,28 +49,32 @@ void gram(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine af
     codes.clear();
     for (size_t i = 0; i < least(kTogether, count - t); ++i) {
       loader.view(0, tiles[t + i], view);
-      for (size_t j = 0; j < d; ++j) {
-        int16_t* out = codes.data() + j * kLength + i * kTileRows;
+      for (size_t v = 0; v < digits; ++v) {
+        int16_t* out = codes.data() + v * kLength + i * kTileRows;
         int32_t sum = 0;
+        Plane byte = view.planes[v % parts];
+        byte.shift = 0;
+        const Plane* planes = parts == 2 ? &byte : view.planes;
         for (int b = 0; b < 4; ++b) {
           int32_t z[16];
-          store(z, row_codes(view.planes, view.count, j, b));
+          store(z, row_codes(planes, parts == 2 ? 1 : view.count, v / parts, b));
           for (size_t r = 0; r < 16; ++r) {
             const size_t row = 16 * static_cast<size_t>(b) + r;
             out[row] = row < view.rows ? static_cast<int16_t>(z[r]) : int16_t{0};
             sum += out[row];
           }
         }
-        sums[j] += sum;
+        sums[v / parts] += sum * weight(v % parts);
       }
     }
     for (size_t a = 0; a < blocks; ++a) {
       for (size_t b = a; b < blocks; ++b) {
         int32_t products[kBlock * kBlock];
         block_products(codes.data() + a * kBlock * kLength, codes.data() + b * kBlock * kLength, products);
-        for (size_t i = 0; i < kBlock && a * kBlock + i < d; ++i) {
-          for (size_t j = 0; j < kBlock && b * kBlock + j < d; ++j) {
-            moments[(a * kBlock + i) * d + b * kBlock + j] += products[i * kBlock + j];
+        for (size_t i = a * kBlock; i < least((a + 1) * kBlock, digits); ++i) {
+          for (size_t j = b * kBlock; j < least((b + 1) * kBlock, digits); ++j) {
+            moments[i / parts * d + j / parts] +=
+                products[i % kBlock * kBlock + j % kBlock] * weight(i % parts + j % parts);
           }
         }
       }

@@ -12,6 +12,9 @@ template <class In, class T>
 using Encode = bool(Matrix<const In> values, Scales<T> scales, CodeSpec spec, uint64_t seed,
                     uint64_t first_tile, uint8_t* codes, uint64_t* variance, double* row_variance);
 template <class In, class T>
+using EncodeTable = bool(Matrix<const In> values, Scales<T> scales, LevelTable table, CodeSpec spec,
+                         uint64_t seed, uint64_t first_tile, uint8_t* codes, WideSum* variance);
+template <class In, class T>
 using ColumnBounds = bool(Matrix<const In> values, T* low, T* high);
 template <class In, class T>
 using RowMagnitudes = bool(Matrix<const In> values, T* largest);
@@ -61,6 +64,14 @@ struct Kernels {
   Encode<RawHalf, float>* encode_half;
   Encode<uint8_t, float>* encode_byte;
   Encode<double, double>* encode_double;
+
+  // The same with level tables; the sums are those of p (2^16 - p) times the square of the distance
+  // of the two levels in steps of the table's grid.
+  EncodeTable<float, float>* encode_table_float;
+  EncodeTable<float, float>* encode_table_float_to_half;
+  EncodeTable<RawHalf, float>* encode_table_half;
+  EncodeTable<uint8_t, float>* encode_table_byte;
+  EncodeTable<double, double>* encode_table_double;
 
   // The smallest and the largest value of each column, and the largest magnitude of each row.
   // Return false where a value is not finite: what has been written then is to be thrown away.

@@ -97,6 +97,22 @@ void variance_of(Vec<int32_t> exponent, Vec<int64_t> origin, Ints counts, Ints s
   histogram_variance(bins, facts, levels.data(), levels.shape(1), variance.data());
 }
 
+void grid_levels_of(Vec<int32_t> exponent, Vec<int64_t> origin, Ints counts, Ints sums, Vec<double> low,
+                    Vec<double> high, Vec<int64_t> zeros, Vec<double> at, Vec<double> more, int64_t top,
+                    MutDenseMat<uint16_t> places, MutVec<double> found, MutVec<double> uniform,
+                    MutVec<double> spread) {
+  const LevelBins bins = bins_of(exponent, origin, counts, sums);
+  const LevelFacts facts = facts_of(bins, low, high, zeros);
+  require(top >= 1 && top < 65536, "a grid has 1 to 65535 steps");
+  require(places.shape(0) == bins.columns && places.shape(1) >= 2, "two levels a column or more are needed");
+  for (const size_t size : {at.shape(0), more.shape(0), found.shape(0), uniform.shape(0), spread.shape(0)}) {
+    require(size == bins.columns, "each column needs one entry");
+  }
+  nb::gil_scoped_release release;
+  grid_levels(bins, facts, at.data(), more.data(), places.shape(1), top, places.data(),
+              {found.data(), uniform.data(), spread.data()});
+}
+
 }  // namespace
 
 void bind_levels(nb::module_& m) {
@@ -119,6 +135,10 @@ void bind_levels(nb::module_& m) {
   m.def("histogram_levels", &levels_of, nb::arg("exponent"), nb::arg("origin"),
         nb::arg("counts").noconvert(), nb::arg("sums").noconvert(), nb::arg("low"), nb::arg("high"),
         nb::arg("zeros"), nb::arg("levels").noconvert());
+  m.def("grid_levels", &grid_levels_of, nb::arg("exponent"), nb::arg("origin"),
+        nb::arg("counts").noconvert(), nb::arg("sums").noconvert(), nb::arg("low"), nb::arg("high"),
+        nb::arg("zeros"), nb::arg("at"), nb::arg("more"), nb::arg("top"), nb::arg("places").noconvert(),
+        nb::arg("found").noconvert(), nb::arg("uniform").noconvert(), nb::arg("spread").noconvert());
   m.def("histogram_variance", &variance_of, nb::arg("exponent"), nb::arg("origin"),
         nb::arg("counts").noconvert(), nb::arg("sums").noconvert(), nb::arg("low"), nb::arg("high"),
         nb::arg("zeros"), nb::arg("levels"), nb::arg("variance").noconvert());

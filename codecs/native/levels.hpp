@@ -21,7 +21,9 @@ class Levels {
   T *factor, *unscale;  // and its inverse: a power of two, so that both are exact
   T *lower, *upper;
 
-  explicit Levels(size_t count) {
+  const size_t columns;
+
+  explicit Levels(size_t count) : columns(count) {
     const size_t padded = (count + kLanes - 1) / kLanes * kLanes;
     numbers_.reset(7 * padded);
     plain_.reset(padded);
@@ -34,6 +36,17 @@ class Levels {
   }
 
   ZIPML_INLINE ~Levels() {}  // inlined for sure, see isa.hpp
+
+  // Of columns with a level table: the values of their stored codes.
+  const T* values = nullptr;
+  size_t codes = 0;
+
+  // The grids of `count` columns.
+  ZIPML_INLINE void set_columns(const Scales<T>& scales, size_t count, int32_t intervals) {
+    values = scales.values;
+    codes = scales.codes;
+    for (size_t c = 0; c < count && !values; ++c) set(c, scales.lower[c], scales.upper[c], intervals);
+  }
 
   ZIPML_INLINE void set(size_t i, T lower_bound, T upper_bound, int32_t intervals) {
     const Grid<T> grid(lower_bound, upper_bound, intervals);
@@ -189,6 +202,23 @@ ZIPML_INLINE void lines_of(const uint8_t* codes, const uint8_t* ninth, size_t li
   }
 }
 
+// The same where the values of a column's codes are given. Lanes beyond the last column have none.
+template <class T, size_t LineStep, size_t LaneStep>
+ZIPML_INLINE void looked_up(const uint8_t* low, const uint8_t* ninth, size_t lines, const Levels<T>& levels,
+                            size_t first, bool wide, T* out, ptrdiff_t stride) {
+  for (size_t i = 0; i < lines; ++i) {
+    T* to = out + static_cast<ptrdiff_t>(i) * stride;
+    const T* from = levels.values + (first + i * LineStep) * levels.codes;
+    const size_t left = (levels.columns - first - i * LineStep);
+    const size_t lanes = LaneStep == 0 ? kLanes : least(kLanes, left);
+    for (size_t l = 0; l < lanes; ++l) {
+      const size_t z = low[i * kLanes + l] | (wide ? static_cast<size_t>(ninth[i * kLanes + l]) << 8 : 0);
+      // What a tile does not store may be any byte: a table has a power of two of entries.
+      to[l] = from[l * LaneStep * levels.codes + (z & (levels.codes - 1))];
+    }
+  }
+}
+
 // Lines whose codes lie 16 after 16. `plain` says that all grids in question are.
 template <class T, class Round, size_t LineStep, size_t LaneStep>
 static __attribute__((noinline)) void values_of(const uint8_t* low, const uint8_t* ninth,
@@ -196,6 +226,10 @@ static __attribute__((noinline)) void values_of(const uint8_t* low, const uint8_
                                                 bool plain, CodeSpec spec, T* out,
                                                 ptrdiff_t stride) {
   constexpr bool kept = std::is_same<Round, Keep>::value;
+  if (levels.values) {
+    return looked_up<T, LineStep, LaneStep>(low, ninth, lines, levels, first, spec.stored_bits() > 8, out,
+                                            stride);
+  }
   const uint8_t top = static_cast<uint8_t>(spec.intervals());
 #define ZIPML_LINES(samples, plain, byte)                                                        \
   lines_of<T, Round, samples, plain, byte, LineStep, LaneStep>(low, ninth, lines, levels, first, \

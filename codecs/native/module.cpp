@@ -29,16 +29,21 @@ CodeSpec code_spec(int bits, int samples) {
   return {bits, samples};
 }
 
+// `values`: those of each stored code of each column, for level tables.
 template <class T>
 Scales<T> make_scales(const std::optional<Vec<T>>& lower, const Vec<T>& upper, size_t rows,
-                      size_t columns) {
+                      size_t columns, const std::optional<DenseMat<T>>& values = {}, int stored_bits = 0) {
   if (!lower) {
     require(upper.shape(0) == rows, "one row scale for each row is needed");
     return {nullptr, upper.data(), true};
   }
   require(lower->shape(0) == columns && upper.shape(0) == columns,
           "one lower and one upper bound for each column is needed");
-  return {lower->data(), upper.data(), false};
+  if (!values) return {lower->data(), upper.data(), false};
+  const size_t codes = size_t{1} << stored_bits;
+  require(values->shape(0) == columns && values->shape(1) == codes,
+          "the values of level tables are one for each code of each column");
+  return {lower->data(), upper.data(), false, values->data(), codes};
 }
 
 // Encodes a matrix of any type whose values are kept as T, and says whether all of them lie within
@@ -102,14 +107,14 @@ bool row_magnitudes(Mat<In> values, MutVec<T> largest) {
 template <class T, class Out>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                   MutMat<Out> out, bool stream) {
+                   MutMat<Out> out, bool stream, std::optional<DenseMat<T>> values) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t rows = out.shape(0), columns = out.shape(1);
   require(codes.shape(0) == checked_codes_size(chunk_rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
           "the rows asked for lie outside of the chunk");
-  const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
+  const Scales<T> scales = make_scales<T>(lower, upper, rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
@@ -127,7 +132,7 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
 template <class T, class Out>
 void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
                  std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                 MutMat<Out> out) {
+                 MutMat<Out> out, std::optional<DenseMat<T>> values) {
   const CodeSpec spec = code_spec(bits, samples);
   const size_t columns = out.shape(1);
   require(rows.shape(0) == out.shape(0), "the output needs one row for each row asked for");
@@ -138,7 +143,7 @@ void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
   for (const int64_t row : chosen) {
     require(row >= 0 && static_cast<uint64_t>(row) < chunk_rows, "a row lies outside of the chunk");
   }
-  const Scales<T> scales = make_scales<T>(lower, upper, chunk_rows, columns);
+  const Scales<T> scales = make_scales<T>(lower, upper, chunk_rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), chosen.size(), columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
@@ -195,22 +200,28 @@ NB_MODULE(_native, m) {
   def_row_magnitudes(&row_magnitudes<double, double, &Kernels::row_magnitudes_double>);
   m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
+        nb::arg("values") = nb::none());
   m.def("decode_f32", &decode_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
+        nb::arg("values") = nb::none());
   m.def("decode_f64", &decode_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false);
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
+        nb::arg("values") = nb::none());
   m.def("take_f16", &take_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
+        nb::arg("values") = nb::none());
   m.def("take_f32", &take_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
+        nb::arg("values") = nb::none());
   m.def("take_f64", &take_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
-        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert());
+        nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
+        nb::arg("values") = nb::none());
 
   m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {
     require(out.shape(0) == kTileRows, "a tile has 64 draws a column");
@@ -220,6 +231,7 @@ NB_MODULE(_native, m) {
   }, nb::arg("seed"), nb::arg("tile"), nb::arg("column"), nb::arg("out").noconvert());
 
   bind_levels(m);
+  bind_tables(m);
 
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")

@@ -71,10 +71,21 @@ bool add_bins(const LevelBins& bins, const LevelBins& other);
 void find_points(const LevelBins& bins, const LevelFacts& facts, size_t column, LevelPoints& out);
 // Levels of each column: columns x count.
 void histogram_levels(const LevelBins& bins, const LevelFacts& facts, size_t count, double* levels);
+// What levels on a grid cost: in units of the column's range, squared, averaged over its values.
+struct GridCosts {
+  double *found, *uniform;  // variance of rounding to the levels found, and to as many at equal distances
+  double* spread;           // variance of the values
+};
+// Levels of each column (columns x count) as places on a grid of `top` steps from its smallest to
+// its largest value: the best there are on that grid. `more` values of each column that the
+// histogram does not have count at `at`.
+void grid_levels(const LevelBins& bins, const LevelFacts& facts, const double* at, const double* more,
+                 size_t count, int64_t top, uint16_t* places, const GridCosts& costs);
 // Mean rounding variance of each column with the given levels, which ascend and span its values.
 void histogram_variance(const LevelBins& bins, const LevelFacts& facts, const double* levels,
                         size_t count, double* variance);
 
 void bind_levels(nanobind::module_& m);
+void bind_tables(nanobind::module_& m);
 
 }  // namespace zipml

@@ -130,6 +130,7 @@ ZIPML_INLINE void pack_ragged_block(const Words codes[32], size_t rows, int stor
       column[2 * pair] = both[2 * c] & mask;
       column[2 * pair + 1] = both[2 * c + 1] & mask;
     }
+    for (size_t r = rows; r < kTileRows; ++r) column[r] = 0;
     pack_column(column, slots_in_tile(rows), stored_bits, all_columns, first + c, tile);
   }
 }

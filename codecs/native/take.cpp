@@ -17,9 +17,7 @@ ZIPML_INLINE void take_any(const uint8_t* codes, size_t chunk_rows, const int64_
   Buffer<T> values(lines * kLanes);
   Buffer<Out> halves(same ? 0 : lines * kLanes);
   Levels<T> levels(scales.by_row ? 1 : out.columns);
-  for (size_t c = 0; c < out.columns && !scales.by_row; ++c) {
-    levels.set(c, scales.lower[c], scales.upper[c], spec.intervals());
-  }
+  if (!scales.by_row) levels.set_columns(scales, out.columns, spec.intervals());
   const bool plain_columns = levels.plain(0, scales.by_row ? 1 : out.columns);
   for (size_t i = 0; i < out.rows; ++i) {
     const size_t row = static_cast<size_t>(rows[i]);

@@ -92,7 +92,6 @@ class TileBatch {
     const size_t d = affine_.columns;
     require(moments.shape(0) == d && moments.shape(1) == d && sums.shape(0) == d,
             "moments are columns x columns, sums have one entry a column");
-    require(affine_.table_bytes < 2, "second moments take level tables of eight bits");
     nb::gil_scoped_release release;
     kernels().gram(chunks_.data(), tiles_.data(), tiles_.size(), affine_, moments.data(), sums.data());
   }

@@ -12,55 +12,22 @@ def simd_levels() -> list[str]: ...
 def live_simd() -> str: ...
 def select_simd(name: str) -> None: ...
 def codes_size(rows: int, columns: int, stored_bits: int) -> int: ...
-def encode_f32(
-    values: _Float,
-    lower: _Float | None,
-    upper: _Float,
-    bits: int,
-    samples: int,
-    seed: int,
-    first_tile: int,
-    half: bool,
-    codes: _Bytes,
-    variance: npt.NDArray[np.uint64] | None,
-    row_variance: npt.NDArray[np.float64] | None,
-) -> bool: ...
-def encode_f16(
-    values: _Float,
-    lower: _Float | None,
-    upper: _Float,
-    bits: int,
-    samples: int,
-    seed: int,
-    first_tile: int,
-    codes: _Bytes,
-    variance: npt.NDArray[np.uint64] | None,
-    row_variance: npt.NDArray[np.float64] | None,
-) -> bool: ...
-def encode_f64(
-    values: _Float,
-    lower: _Float | None,
-    upper: _Float,
-    bits: int,
-    samples: int,
-    seed: int,
-    first_tile: int,
-    codes: _Bytes,
-    variance: npt.NDArray[np.uint64] | None,
-    row_variance: npt.NDArray[np.float64] | None,
-) -> bool: ...
-def encode_u8(
-    values: _Bytes,
-    lower: _Float | None,
-    upper: _Float,
-    bits: int,
-    samples: int,
-    seed: int,
-    first_tile: int,
-    codes: _Bytes,
-    variance: npt.NDArray[np.uint64] | None,
-    row_variance: npt.NDArray[np.float64] | None,
-) -> bool: ...
+def grid_levels(
+    exponent: _Ints,
+    origin: _Longs,
+    counts: _Longs,
+    sums: _Longs,
+    low: _Doubles,
+    high: _Doubles,
+    zeros: _Longs,
+    at: _Doubles,
+    more: _Doubles,
+    top: int,
+    places: npt.NDArray[np.uint16],
+    found: _Doubles,
+    uniform: _Doubles,
+    spread: _Doubles,
+) -> None: ...
 def column_bounds(values: _Float | _Bytes, low: _Float, high: _Float) -> bool: ...
 def row_magnitudes(values: _Float | _Bytes, largest: _Float) -> bool: ...
 def decode_f16(
@@ -74,6 +41,7 @@ def decode_f16(
     half: bool,
     out: npt.NDArray[np.uint16],
     stream: bool = False,
+    values: _Float | None = None,
 ) -> None: ...
 def decode_f32(
     codes: _Bytes,
@@ -86,6 +54,7 @@ def decode_f32(
     half: bool,
     out: _Float,
     stream: bool = False,
+    values: _Float | None = None,
 ) -> None: ...
 def decode_f64(
     codes: _Bytes,
@@ -98,6 +67,7 @@ def decode_f64(
     half: bool,
     out: _Float,
     stream: bool = False,
+    values: _Float | None = None,
 ) -> None: ...
 def take_f16(
     codes: _Bytes,
@@ -109,6 +79,7 @@ def take_f16(
     samples: int,
     half: bool,
     out: npt.NDArray[np.uint16],
+    values: _Float | None = None,
 ) -> None: ...
 def take_f32(
     codes: _Bytes,
@@ -120,6 +91,7 @@ def take_f32(
     samples: int,
     half: bool,
     out: _Float,
+    values: _Float | None = None,
 ) -> None: ...
 def take_f64(
     codes: _Bytes,
@@ -131,6 +103,7 @@ def take_f64(
     samples: int,
     half: bool,
     out: _Float,
+    values: _Float | None = None,
 ) -> None: ...
 
 LEVEL_DIGITS: int

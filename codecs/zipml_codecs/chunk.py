@@ -26,6 +26,7 @@ from .scales import (
     without_tail,
     working_dtype,
 )
+from .tables import Places, check_places, chunk_places, grid_steps, table_bits_of
 
 __all__ = ["EncodedChunk", "encode_chunk"]
 
@@ -40,6 +41,7 @@ def encode_chunk(
     chunk_shape: tuple[int, ...] | None = None,
     tail: float = 0.0,
     dtype: npt.DTypeLike | None = None,
+    levels: npt.NDArray[Any] | None = None,
 ) -> bytearray:
     """Quantise an array and pack it.
 
@@ -62,6 +64,11 @@ def encode_chunk(
     dtype : dtype, optional
         What the chunk decodes to, by default the array's own type. An array of uint8 is stored as
         the float32 array of the same values, without a copy as such.
+    levels : (columns, 2**bits) array of uint8 or uint16, optional
+        With a quantiser of optimal levels and fixed bounds: the levels to take, as places on a
+        grid of K steps between the bounds, each row ascending from 0 to K (255 for uint8 and one
+        sample, 127 for two; 65535 and 32767 for uint16). By default, and then without fixed
+        bounds, they are those with the least rounding variance for this chunk.
 
     Returns
     -------
@@ -86,6 +93,7 @@ def encode_chunk(
         box, tail = without_tail(native, by_row=quantizer.by_row)
     matrix = np.asarray(box).reshape(matrix_shape(box.shape))
     given = fixed_bounds(quantizer, stored, lower, upper, matrix.shape[1])
+    _check_levels(quantizer, levels, fixed=given is not None)
     imputed = 0
     low, high = given or (None, np.empty(0))
     if given is None or first_tile is None:
@@ -98,6 +106,12 @@ def encode_chunk(
         low, high = given or found
     if first_tile is None:
         first_tile = _content_hash(matrix)
+    places = None
+    if quantizer.levels == "optimal":
+        if levels is None:
+            places = chunk_places(matrix, quantizer)
+        else:
+            places = check_places(levels, quantizer, matrix.shape[1])
     layout = values
     if stored != values.dtype and not (values.flags.c_contiguous or values.flags.f_contiguous):
         layout = np.empty_like(values, stored)  # as a conversion would lie
@@ -111,15 +125,23 @@ def encode_chunk(
         imputed=imputed,
         big_endian=stored.byteorder == ">",
         fortran=bool(layout.flags.f_contiguous and not layout.flags.c_contiguous),
+        table_bits=0 if places is None else table_bits_of(places),
     )
-    encoded = _encode_matrix(header, matrix, low, high)
+    encoded = _encode_matrix(header, matrix, low, high, places)
     if encoded is None:
         matrix, imputed = refuse_or_impute(matrix, quantizer)
         refuse_outside(matrix, low, high)
-        encoded = _encode_matrix(replace(header, imputed=imputed), matrix, low, high)
+        encoded = _encode_matrix(replace(header, imputed=imputed), matrix, low, high, places)
         if encoded is None:
             raise RuntimeError("the values changed while they were encoded")
     return encoded
+
+
+def _check_levels(quantizer: Quantizer, levels: Any, *, fixed: bool) -> None:
+    if levels is not None and quantizer.levels != "optimal":
+        raise ValueError(f"levels go with levels='optimal', the quantiser has {quantizer.levels!r}")
+    if quantizer.levels == "optimal" and fixed != (levels is not None):
+        raise ValueError("optimal levels are fixed together with their bounds: give both or none")
 
 
 def _stored_dtype(given: np.dtype[Any], asked: npt.DTypeLike | None) -> np.dtype[Any]:
@@ -136,7 +158,11 @@ def _stored_dtype(given: np.dtype[Any], asked: npt.DTypeLike | None) -> np.dtype
 
 
 def _encode_matrix(
-    header: ChunkHeader, matrix: AnyArray, low: FloatArray | None, high: FloatArray
+    header: ChunkHeader,
+    matrix: AnyArray,
+    low: FloatArray | None,
+    high: FloatArray,
+    places: Places | None,
 ) -> bytearray | None:
     """Lay out the chunk; None if a value is not finite or lies outside of its bounds."""
     out = bytearray(header.total_size)
@@ -146,6 +172,9 @@ def _encode_matrix(
     _write(buffer, header.tables_offset, tables)
     by_row = header.quantizer.by_row
     variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
+    if places is not None:
+        _write(buffer, header.places_offset, places.ravel())
+        variance = np.zeros((header.columns, 2), np.uint64)
     if matrix.size:
         options: dict[str, Any] = {
             "values": matrix,
@@ -157,20 +186,21 @@ def _encode_matrix(
             "first_tile": header.first_tile,
             "codes": buffer[header.codes_offset :],
             "variance": None if by_row else variance,
-            "row_variance": variance if by_row else None,
         }
+        name = "encode"
+        if places is None:
+            options["row_variance"] = variance if by_row else None
+        else:
+            name = "encode_table"
+            options["places"] = places.astype(np.uint16, copy=False)
+            options["top"] = grid_steps(header.table_bits, header.quantizer.samples)
         if matrix.dtype == np.float32:
             # Halves with imputed means: the values are floats, the levels are halves.
-            within = _native.encode_f32(**options, half=header.item_size == 2)
-        elif matrix.dtype == np.float64:
-            within = _native.encode_f64(**options)
-        elif matrix.dtype == np.float16:
-            within = _native.encode_f16(**options)
-        else:
-            within = _native.encode_u8(**options)
-        if not within:
+            options["half"] = header.item_size == 2
+        kind = "u8" if matrix.dtype == np.uint8 else f"f{8 * matrix.dtype.itemsize}"
+        if not getattr(_native, f"{name}_{kind}")(**options):
             return None
-    _write(buffer, header.variance_offset, variance)
+    _write(buffer, header.variance_offset, variance.ravel())
     return out
 
 

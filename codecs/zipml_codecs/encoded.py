@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from . import _native
 from .errors import ChunkError
 from .header import LARGEST, ChunkHeader
 from .quantizer import TILE_ROWS
+from .tables import Places, check_places, code_values, grid_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -39,8 +41,11 @@ class EncodedChunk:
         Upper bounds, or the scale of each row.
     variance_table : (columns,) uint64 or float64
         Sums behind `variance`, as stored: exact integers for column scales.
+        With a level table two words a sum, the low one first.
     codes : uint8 array
         The packed codes.
+    places : (columns, levels) uint8 or uint16 array, or None
+        The level table; None where levels are equally spaced.
     """
 
     header: ChunkHeader
@@ -48,6 +53,7 @@ class EncodedChunk:
     upper: FloatArray
     variance_table: npt.NDArray[Any]
     codes: npt.NDArray[np.uint8]
+    places: Places | None = None
 
     @classmethod
     def parse(cls, data: Buffer) -> EncodedChunk:
@@ -68,7 +74,9 @@ class EncodedChunk:
         stored = raw[start : start + count * dtype.itemsize].tobytes()  # aligned copies
         tables = np.frombuffer(stored, dtype)
         start = header.variance_offset
-        variance = raw[start : start + 8 * header.columns].tobytes()
+        variance = np.frombuffer(
+            raw[start : start + header.variance_size].tobytes(), "<f8" if by_row else "<u8"
+        )
         low = None if by_row else tables[: header.columns]
         high = tables if by_row else tables[header.columns :]
         ordered = (high >= 0).all() if low is None else (low <= high).all()
@@ -80,9 +88,18 @@ class EncodedChunk:
             header=header,
             lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
             upper=high.astype(dtype.newbyteorder("="), copy=False),
-            variance_table=np.frombuffer(variance, "<f8" if by_row else "<u8"),
+            variance_table=variance.reshape(-1, 2) if header.table_bits else variance,
             codes=raw[header.codes_offset :],
+            places=_parse_places(header, raw) if header.table_bits else None,
         )
+
+    @property
+    def variance_sums(self) -> npt.NDArray[Any]:
+        """The sums as numbers that add up without overflow: integers of any size with tables."""
+        if self.places is None:
+            return self.variance_table
+        words = self.variance_table.astype(object)
+        return np.asarray(words[:, 0] + words[:, 1] * 2**64)
 
     @property
     def variance(self) -> npt.NDArray[np.float64]:
@@ -95,8 +112,21 @@ class EncodedChunk:
             return np.asarray(self.variance_table, np.float64) / rows
         with np.errstate(over="ignore", invalid="ignore"):  # of float64 bounds beyond 1e154
             span = np.asarray(self.upper, np.float64) - self.lower
-            step = span / self.header.quantizer.intervals
-            return self.variance_table / 2.0**32 / rows * step**2
+            if self.places is None:
+                step = span / self.header.quantizer.intervals
+                return self.variance_table / 2.0**32 / rows * step**2
+            sums = self.variance_table[:, 0] + 2.0**64 * self.variance_table[:, 1]
+            step = span / grid_steps(self.header.table_bits, self.header.quantizer.samples)
+            return np.asarray(sums / 2.0**32 / rows * step**2, np.float64)
+
+    @cached_property
+    def _code_values(self) -> FloatArray | None:
+        """Values of the stored codes of each column; None where levels are equally spaced."""
+        if self.places is None or self.lower is None:
+            return None
+        half = self.header.item_size == 2
+        samples = self.header.quantizer.samples
+        return code_values(self.lower, self.upper, self.places, samples, half=half)
 
     def decode_rows(
         self,
@@ -205,6 +235,7 @@ class EncodedChunk:
             samples=header.quantizer.samples,
             half=header.item_size == 2,
             out=to.view(np.uint16) if to.itemsize == 2 else to,
+            values=self._code_values,
             **place,
         )
         if to is not out:
@@ -243,6 +274,18 @@ class EncodedChunk:
                 f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
                 f"declares {tuple(shape)} of float{8 * item_size}"
             )
+
+
+def _parse_places(header: ChunkHeader, raw: npt.NDArray[np.uint8]) -> Places:
+    levels = header.quantizer.intervals + 1
+    size, start = header.table_bits // 8, header.places_offset
+    stored = raw[start : start + size * levels * header.columns].tobytes()
+    table = np.frombuffer(stored, f"<u{size}").reshape(header.columns, levels)
+    try:
+        native = table.astype(table.dtype.newbyteorder("="), copy=False)
+        return check_places(native, header.quantizer, header.columns)
+    except ValueError as error:
+        raise ChunkError(f"the chunk's level table is damaged: {error}") from error
 
 
 def _owner_bytes(array: npt.NDArray[Any]) -> int:

@@ -17,11 +17,12 @@ from .quantizer import SCALES, Quantizer
 __all__ = ["MAGIC", "MAJOR", "ChunkHeader"]
 
 MAGIC = b"ZPML"
-MAJOR, MINOR = 1, 0
+MAJOR = 1
 _FIXED = struct.Struct("<4s10BHQQQdQQQQQ")
 _FLAG_BIG_ENDIAN, _FLAG_FORTRAN, _FLAG_NAN_MEAN = 1, 2, 4
 _KNOWN_FLAGS = 7
-_LAYOUT_PACKED, _LEVELS_UNIFORM = 0, 0
+_LAYOUT_PACKED = 0
+_TABLE_BITS = (0, 8, 16)  # by the number of the level scheme; 0: equally spaced levels
 _MAX_NDIM = 32
 ITEM_SIZES = (2, 4, 8)
 LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}
@@ -51,6 +52,8 @@ class ChunkHeader:
         How many NaN were replaced by a mean.
     big_endian, fortran : bool
         Byte order and memory order of the array that was encoded; decoding restores them.
+    table_bits : int
+        Bits of a place in the level table, 8 or 16; 0 where levels are equally spaced.
     """
 
     quantizer: Quantizer
@@ -62,6 +65,7 @@ class ChunkHeader:
     imputed: int = 0
     big_endian: bool = False
     fortran: bool = False
+    table_bits: int = 0
 
     @property
     def rows(self) -> int:
@@ -78,14 +82,25 @@ class ChunkHeader:
         return _aligned(_FIXED.size + 16 * len(self.shape), 8)
 
     @property
-    def variance_offset(self) -> int:
-        """Where the rounding variances start, after the scales or the bounds."""
+    def places_offset(self) -> int:
+        """Where the level table starts, after the scales or the bounds."""
         scales = self.rows if self.quantizer.by_row else 2 * self.columns
         return _aligned(self.tables_offset + max(self.item_size, 4) * scales, 8)
 
     @property
+    def variance_offset(self) -> int:
+        """Where the rounding variances start, after the level table."""
+        places = (self.quantizer.intervals + 1) * self.columns
+        return _aligned(self.places_offset + self.table_bits // 8 * places, 8)
+
+    @property
+    def variance_size(self) -> int:
+        """Bytes of the variances of all columns: sums over level tables take twice as many."""
+        return (16 if self.table_bits else 8) * self.columns
+
+    @property
     def codes_offset(self) -> int:
-        return _aligned(self.variance_offset + 8 * self.columns, 64)
+        return _aligned(self.variance_offset + self.variance_size, 64)
 
     @property
     def codes_size(self) -> int:
@@ -106,11 +121,11 @@ class ChunkHeader:
         fixed = _FIXED.pack(
             MAGIC,
             MAJOR,
-            MINOR,
+            1 if self.table_bits else 0,  # the version that a reader needs
             q.bits,
             q.samples,
             _LAYOUT_PACKED,
-            _LEVELS_UNIFORM,
+            _TABLE_BITS.index(self.table_bits),
             SCALES.index(q.scale),
             self.item_size,
             len(self.shape),
@@ -154,7 +169,7 @@ class ChunkHeader:
             raise ChunkError(
                 f"the chunk has format version {major}, this reader knows {MAJOR}: update zipml-ooc"
             )
-        if layout != _LAYOUT_PACKED or levels != _LEVELS_UNIFORM or flags & ~_KNOWN_FLAGS:
+        if layout != _LAYOUT_PACKED or levels >= len(_TABLE_BITS) or flags & ~_KNOWN_FLAGS:
             raise ChunkError(
                 f"the chunk uses a feature that this reader does not know (layout {layout}, "
                 f"levels {levels}, flags {flags}): update zipml-ooc"
@@ -173,6 +188,7 @@ class ChunkHeader:
                 scale=SCALES[scale],
                 seed=seed,
                 nan="mean" if flags & _FLAG_NAN_MEAN else "error",
+                levels="optimal" if levels else "uniform",
             )
         except ValueError as error:
             raise ChunkError(f"impossible header: {error}") from error
@@ -186,6 +202,7 @@ class ChunkHeader:
             imputed=imputed,
             big_endian=bool(flags & _FLAG_BIG_ENDIAN),
             fortran=bool(flags & _FLAG_FORTRAN),
+            table_bits=_TABLE_BITS[levels],
         )
         header._check_sizes((rows, columns, tables, codes, total), len(data))
         return header

@@ -1,7 +1,7 @@
 """Levels that fit the data: those with the least variance of stochastic rounding.
 
 `optimal_levels` is exact and takes all values at once; `LevelHistograms` takes the rows of a table
-block by block, in bounded memory. Neither encodes: a chunk's levels are equally spaced.
+block by block, in bounded memory. Chunks take levels on a grid, which `tables.py` finds.
 """
 
 from __future__ import annotations
@@ -261,10 +261,8 @@ class LevelHistograms:
         """
         if count < 2:
             raise ValueError(f"count must be at least 2, got {count}")
-        self._require_rows()
-        self._unpack()
         out = np.empty((self.columns, count))
-        _native.histogram_levels(*self._contents(), out)
+        _native.histogram_levels(*self.contents(), out)
         return out
 
     def variance(self, levels: npt.ArrayLike) -> _Doubles:
@@ -293,9 +291,8 @@ class LevelHistograms:
                 f"the levels of column {column} must ascend and span its values, "
                 f"{self._low[column]} to {self._high[column]}"
             )
-        self._unpack()
         out = np.empty(self.columns)
-        _native.histogram_variance(*self._contents(), given, out)
+        _native.histogram_variance(*self.contents(), given, out)
         return out
 
     def __getstate__(self) -> dict[str, Any]:
@@ -306,7 +303,10 @@ class LevelHistograms:
         self.__dict__.update(state)
         self._packed = np.zeros((self.columns, self.bins), np.uint64)
 
-    def _contents(self) -> _Contents:
+    def contents(self) -> _Contents:
+        """Everything that was counted, as the native core takes it."""
+        self._require_rows()
+        self._unpack()
         bins = self._exponent, self._origin, self._counts, self._sums
         return (*bins, self._low, self._high, self._zeros)
 

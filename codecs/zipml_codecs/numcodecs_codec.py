@@ -28,7 +28,7 @@ class Quantize(Codec):  # type: ignore[misc]
 
     Parameters
     ----------
-    bits, samples, scale, seed, nan
+    bits, samples, scale, seed, nan, levels
         See `zipml_codecs.Quantizer`.
 
     Examples
@@ -58,8 +58,11 @@ class Quantize(Codec):  # type: ignore[misc]
         scale: str = "column",
         seed: int = 0,
         nan: str = "error",
+        levels: str = "uniform",
     ) -> None:
-        self.quantizer = Quantizer(bits=bits, samples=samples, scale=scale, seed=seed, nan=nan)
+        self.quantizer = Quantizer(
+            bits=bits, samples=samples, scale=scale, seed=seed, nan=nan, levels=levels
+        )
 
     def encode(self, buf: Any) -> bytearray:
         """Encode a float array of less than 2 GiB; see `zipml_codecs.encode_chunk`."""

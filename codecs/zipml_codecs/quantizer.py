@@ -6,23 +6,24 @@ import operator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-__all__ = ["NAN_POLICIES", "SCALES", "TILE_ROWS", "Quantizer"]
+__all__ = ["LEVELS", "NAN_POLICIES", "SCALES", "TILE_ROWS", "Quantizer"]
 
 TILE_ROWS = 64
 """Rows of a tile; chunks that start at a multiple of it share their draws with any chunking."""
 
 SCALES = ("column", "row", "row-l2")
 NAN_POLICIES = ("error", "mean")
+LEVELS = ("uniform", "optimal")
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Uniform stochastic quantiser (ZipML, section 2.1; arXiv 1611.05402).
+    """Stochastic quantiser (ZipML, sections 2.1 and 3; arXiv 1611.05402).
 
     Parameters
     ----------
     bits : int
-        1 to 8: a value is rounded to one of ``2**bits`` equally spaced levels.
+        1 to 8: a value is rounded to one of ``2**bits`` levels.
     samples : int
         1, or 2 for double sampling: the sum of two independent codes is stored, in ``bits + 1``
         bits, and decodes as the mean of the two samples.
@@ -35,6 +36,9 @@ class Quantizer:
     nan : {"error", "mean"}
         ``error`` refuses NaN; ``mean`` puts the mean of the column's finite values in its place
         (the chunk records how many). Infinite values are always refused.
+    levels : {"uniform", "optimal"}
+        ``uniform``: equally spaced; ``optimal``, for ``scale="column"``: those with the least
+        rounding variance, on a fine grid between the bounds of the column.
     """
 
     bits: int = 4
@@ -42,6 +46,7 @@ class Quantizer:
     scale: str = "column"
     seed: int = 0
     nan: str = "error"
+    levels: str = "uniform"
 
     def __post_init__(self) -> None:
         for name in ("bits", "samples", "seed"):
@@ -62,6 +67,13 @@ class Quantizer:
             raise ValueError(f"seed must lie in 0..2**64-1, got {self.seed}")
         if self.nan not in NAN_POLICIES:
             raise ValueError(f"nan must be one of {', '.join(NAN_POLICIES)}; got {self.nan!r}")
+        if self.levels not in LEVELS:
+            raise ValueError(f"levels must be one of {', '.join(LEVELS)}; got {self.levels!r}")
+        if self.levels == "optimal" and self.by_row:
+            raise ValueError(
+                f"optimal levels go with scale 'column' only, not with {self.scale!r}: "
+                "a row has too few values to fit levels to"
+            )
 
     @property
     def stored_bits(self) -> int:
@@ -79,8 +91,11 @@ class Quantizer:
         return self.scale != "column"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as plain JSON values."""
-        return asdict(self)
+        """Return the options as plain JSON values; what readers of 1.0 do not know only if used."""
+        options = asdict(self)
+        if self.levels == "uniform":
+            del options["levels"]
+        return options
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Self:

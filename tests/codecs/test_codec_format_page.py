@@ -38,9 +38,9 @@ def draw(seed, tile, column, row):
 class Levels:
     """Sections "From code to value" and "Rounding"."""
 
-    def __init__(self, lower, upper, bits, item_size):
+    def __init__(self, lower, upper, intervals, item_size):
         self.T = T = np.float64 if item_size == 8 else np.float32
-        self.L, self.U, self.n, self.item_size = T(lower), T(upper), 2**bits - 1, item_size
+        self.L, self.U, self.n, self.item_size = T(lower), T(upper), intervals, item_size
         m = max(abs(self.L), abs(self.U))
         huge, tiny, up = (1022, -510, 510) if item_size == 8 else (126, -60, 80)
         self.f = T(0.25) if m > 2.0**huge else T(2.0**up) if m < 2.0**tiny else T(1)
@@ -86,6 +86,34 @@ class Levels:
         return min(max(65536 * c + sign * int(np.rint(share * self.T(65536))), 0), 65536 * self.n)
 
 
+class Table:
+    """Section "Level tables"."""
+
+    def __init__(self, grid, places):
+        self.grid, self.places = grid, places
+        self.useful = [k for k in places if k < grid.n] + [grid.n]
+
+    def value(self, z, samples):
+        z = min(z, samples * (len(self.places) - 1))
+        c = z // samples
+        if z % samples == 0:
+            return self.grid.level(self.places[c])
+        low, high = (self.grid.scaled(k) for k in self.places[c : c + 2])
+        return self.grid.round((low + high) * self.grid.T(0.5) / self.grid.f)
+
+    def position(self, v):
+        x = self.grid.T(v) * self.grid.f
+        scaled = [self.grid.scaled(k) for k in self.useful]
+        c = max(i for i, level in enumerate(scaled) if level <= x)
+        if c == len(scaled) - 1:
+            return 65536 * c
+        share = (x - scaled[c]) / (scaled[c + 1] - scaled[c])
+        return 65536 * c + int(np.rint(share * self.grid.T(65536)))
+
+    def gap(self, c):
+        return self.useful[c + 1] - self.useful[c] if c + 1 < len(self.useful) else 0
+
+
 def field_widths(s):
     return [w for w in (8, 4, 2, 1) if s & w]
 
@@ -113,7 +141,8 @@ class Page:
         (self.bits, self.samples, layout, levels, self.scale, self.item_size, ndim, self.flags) = (
             data[6:14]
         )
-        assert layout == levels == 0
+        assert layout == 0 and data[5] == (1 if levels else 0)
+        self.table_bytes = levels
         self.seed, self.first_tile, self.imputed = struct.unpack_from("<3Q", data, 16)
         (self.tail,) = struct.unpack_from("<d", data, 40)
         self.rows, self.columns, tables, codes, total = struct.unpack_from("<5Q", data, 48)
@@ -123,8 +152,16 @@ class Page:
         letter, size = ("d", 8) if self.item_size == 8 else ("f", 4)
         self.scales = struct.unpack_from(f"<{count}{letter}", data, tables)
         assert total == len(data)
-        self.variances = -(-(tables + size * count) // 8) * 8
-        assert codes == -(-(self.variances + 8 * self.columns) // 64) * 64
+        start = -(-(tables + size * count) // 8) * 8
+        levels_of = 2**self.bits
+        letter = {0: "B", 1: "B", 2: "H"}[levels]
+        places = struct.unpack_from(
+            f"<{levels_of * self.columns if levels else 0}{letter}", data, start
+        )
+        self.places = [places[i : i + levels_of] for i in range(0, len(places), levels_of)]
+        self.variances = -(-(start + levels * len(places)) // 8) * 8
+        self.variance_size = 16 if levels else 8
+        assert codes == -(-(self.variances + self.variance_size * self.columns) // 64) * 64
         self.codes = data[codes:]
         self.s = self.bits + self.samples - 1
 
@@ -133,7 +170,10 @@ class Page:
             bounds = 0 - self.scales[row], self.scales[row]
         else:
             bounds = self.scales[column], self.scales[self.columns + column]
-        return Levels(*bounds, self.bits, self.item_size)
+        if self.table_bytes:
+            grid = Levels(*bounds, (256**self.table_bytes - 1) // self.samples, self.item_size)
+            return Table(grid, self.places[column])
+        return Levels(*bounds, 2**self.bits - 1, self.item_size)
 
     def decode(self):
         matrix = np.empty((self.rows, self.columns), f"f{self.item_size}")
@@ -152,7 +192,8 @@ class Page:
         matrix = np.ascontiguousarray(box).reshape(self.rows, self.columns)
         codes, variances = bytearray(len(self.codes)), [0] * self.columns
         for row, column, parts in places(self.rows, self.columns, self.s):
-            base, p = divmod(self.levels(row, column).position(matrix[row, column]), 65536)
+            levels = self.levels(row, column)
+            base, p = divmod(levels.position(matrix[row, column]), 65536)
             u = draw(self.seed, self.first_tile + row // 64, column, row % 64)
             if self.samples == 1:
                 z = base + (u < p)
@@ -161,7 +202,8 @@ class Page:
                 z = 2 * base + (u < h) + (u < 2 * p - h)
             for byte, bit, shift, w in parts:
                 codes[byte] |= ((z >> shift) & (2**w - 1)) << bit
-            variances[column] += p * (65536 - p)
+            gap = levels.gap(base) if self.table_bytes else 1
+            variances[column] += p * (65536 - p) * gap**2
         return bytes(codes), variances
 
 
@@ -181,9 +223,9 @@ def test_a_writer_written_from_the_page_makes_the_golden_codes(name):
     codes, variances = page.encode(np.load(GOLDEN / f"{name}.input.npy"))
     assert codes == page.codes
     if not page.scale:
-        assert data[page.variances :][: 8 * page.columns] == struct.pack(
-            f"<{page.columns}Q", *variances
-        )
+        size = page.variance_size
+        stored = b"".join(v.to_bytes(size, "little") for v in variances)
+        assert data[page.variances :][: size * page.columns] == stored
 
 
 def test_the_worked_example_of_the_page_is_what_the_codec_writes():

@@ -30,6 +30,16 @@ CHUNKS = {
     "Fortran order": small_chunk(order="F", bits=1),
     "one axis": small_chunk(shape=(20,)),
     "no axis": bytes(encode_chunk(np.float32(3), Quantizer())),
+    "table": small_chunk(bits=2, levels="optimal"),
+    "wide table": bytes(
+        encode_chunk(
+            np.random.default_rng(0).random((9, 3)),
+            Quantizer(bits=8, samples=2, levels="optimal"),
+            lower=np.zeros(3),
+            upper=np.ones(3),
+            levels=np.tile(np.append(np.arange(255), 32767).astype(np.uint16), (3, 1)),
+        )
+    ),
     "padding only": bytes(encode_chunk(np.full((3, 3), np.nan, "f4"), Quantizer())),
 }
 LIMIT = 10**7
@@ -182,7 +192,18 @@ def changed_at(offset, value, data=CHUNKS["column"]):
         (changed_at(0, b"PK"), "no zipml chunk"),
         (changed_at(4, b"\2"), "format version 2, this reader knows 1: update"),
         (changed_at(8, b"\1"), "feature that this reader does not know"),
-        (changed_at(9, b"\1"), "feature that this reader does not know"),
+        (changed_at(9, b"\3"), "feature that this reader does not know"),
+        (changed_at(9, b"\1"), "do not follow from the shape"),
+        (changed_at(9, b"\0", CHUNKS["table"]), "do not follow from the shape"),
+        (changed_at(10, b"\1", CHUNKS["table"]), "optimal levels go with scale 'column' only"),
+        (changed_at(144, b"\1", CHUNKS["table"]), "column 0 must ascend from 0 to 255"),
+        (changed_at(147, b"\xfe", CHUNKS["table"]), "column 0 must ascend from 0 to 255"),
+        (changed_at(150, b"\0", CHUNKS["table"]), "column 1 must ascend from 0 to 255"),
+        (changed_at(145, b"\xff", CHUNKS["table"]), "column 0 must ascend from 0 to 255"),
+        (
+            changed_at(170, b"\xff\xff", CHUNKS["wide table"]),
+            "column 0 must ascend from 0 to 32767",
+        ),
         (changed_at(13, b"\x08"), "feature that this reader does not know"),
         (changed_at(6, b"\0"), "bits must lie in 1..8, got 0"),
         (changed_at(7, b"\3"), "samples must be 1 or 2"),

@@ -45,6 +45,12 @@ def padded(x, shape, fill):
     return out
 
 
+def heavy_tailed(rows, dtype):
+    """Levels of such columns need a fine grid."""
+    rng = np.random.default_rng(4)
+    return np.clip(rng.standard_cauchy((rows, 3)), -1000, 1000).astype(dtype)
+
+
 def with_missing(x):
     x[3, 0] = x[60, 1] = np.nan
     return x
@@ -69,6 +75,19 @@ CASES = {
     "b4-extreme-f4": (extreme(66, "f4"), {"bits": 4}, {}),
     "b2-two-samples-extreme-f8": (extreme(66, "f8"), {"bits": 2, "samples": 2}, {}),
     "b4-imputed-f4": (with_missing(values(70, 3, "f4")), {"bits": 4, "nan": "mean"}, {}),
+    "b4-table-f4": (values(130, 6, "f4"), {"bits": 4, "levels": "optimal"}, {}),
+    "b3-two-samples-table-f8": (
+        values(70, 6, "f8"),
+        {"bits": 3, "samples": 2, "levels": "optimal"},
+        {"first_tile": 9},
+    ),
+    "b2-wide-table-f4": (heavy_tailed(300, "f4"), {"bits": 2, "levels": "optimal"}, {}),
+    "b4-two-samples-wide-table-f2": (
+        heavy_tailed(300, "f2"),
+        {"bits": 4, "samples": 2, "levels": "optimal"},
+        {},
+    ),
+    "b4-table-extreme-f8": (extreme(66, "f8"), {"bits": 4, "levels": "optimal"}, {}),
     "b4-dataset-chunk-f4": (
         np.random.default_rng(2).uniform(-1, 1, (70, 6)).astype("f4"),
         {"bits": 4, "samples": 2, "seed": 5},
