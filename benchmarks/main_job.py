@@ -80,7 +80,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     source = folder / "table.zarr"
     synth(source, rows=arguments.rows, columns=arguments.columns)
     began = time.perf_counter()
-    options = CompressOptions(bits=BITS, samples=SAMPLES, threads=arguments.threads)
+    options = CompressOptions(
+        bits=BITS, samples=SAMPLES, levels="uniform", threads=arguments.threads
+    )
     dataset = compress(source, folder / "packed.zarr", options)
     compress_seconds = time.perf_counter() - began
     ways = compare(source, dataset, arguments)

@@ -81,7 +81,11 @@ def measure(table: Table, seeds: int) -> dict[str, dict[int, list[float]]]:
             for seed in range(seeds):
                 dest = table.path.with_name("table.zarr")
                 options = CompressOptions(
-                    bits=stored - samples + 1, samples=samples, seed=seed, task="regression"
+                    levels="uniform",
+                    bits=stored - samples + 1,
+                    samples=samples,
+                    seed=seed,
+                    task="regression",
                 )
                 dataset = compress(table.path, dest, options, force=True)
                 for name in estimators:

@@ -20,18 +20,24 @@ from .dataset import Dataset, open_dataset
 from .dataset_writer import DatasetWriter, Progress, written_beside
 from .errors import DataError, UsageError
 from .features import FeatureEncoder
+from .level_fitting import LevelGatherer
 from .sources import Source, SourceOptions, open_source
 from .statistics import ColumnStatistics, StatisticsAccumulator
 from .targets import TargetEncoder, TargetScan
 
 if TYPE_CHECKING:
+    from zipml_codecs.tables import FittedLevels
+
     from .sources import Block
 
-__all__ = ["CompressOptions", "compress"]
+__all__ = ["LEVEL_CHOICES", "CompressOptions", "compress"]
 
 # Statistics are gathered over blocks of this many rows whatever the chunks are, so that they, and
 # with them every stored byte, do not depend on chunking.
 _STATISTICS_ROWS = 8192
+LEVEL_CHOICES = ("auto", "uniform", "optimal")
+# One bit has no level between the outer ones; above, equal spacing is nearly as good.
+_AUTO_OPTIMAL_BITS = range(2, 5)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class CompressOptions:
     task : {"auto", "regression", "classification"}
     bits, samples, scale, seed
         See `zipml_codecs.Quantizer`.
+    levels : {"auto", "uniform", "optimal"}
+        Equally spaced, or those of least rounding variance for each column. ``auto``: optimal from
+        2 to 4 bits with scales by column, where they gain most and cost least; else uniform.
     standardize : bool
         Store (value - mean) / standard deviation of each column.
     nan : {"error", "mean"}
@@ -60,6 +69,7 @@ class CompressOptions:
     bits: int = 4
     samples: int = 2
     scale: str = "column"
+    levels: str = "auto"
     seed: int = 0
     standardize: bool = True
     nan: str = "error"
@@ -77,14 +87,31 @@ class CompressOptions:
             raise UsageError(f"threads must be positive, got {self.threads}")
         if self.categorical not in ("error", "one-hot"):
             raise UsageError(f"categorical must be error or one-hot, got {self.categorical!r}")
-        _ = self.quantizer
+        if self.levels not in LEVEL_CHOICES:
+            raise UsageError(
+                f"levels must be one of {', '.join(LEVEL_CHOICES)}; got {self.levels!r}"
+            )
+        if self.quantizer.levels == "optimal" and self.quantizer.stored_bits > 8:
+            raise UsageError(
+                "optimal levels take up to 8 stored bits and 8 bits x 2 samples are 9: use "
+                "--samples 1, fewer bits, or --levels uniform"
+            )
 
     @property
     def quantizer(self) -> Quantizer:
         """The quantiser of every chunk; missing values are filled in before it sees them."""
+        levels = self.levels
+        if levels == "auto":
+            fits = self.scale == "column" and self.bits in _AUTO_OPTIMAL_BITS
+            levels = "optimal" if fits else "uniform"
         try:
             return Quantizer(
-                bits=self.bits, samples=self.samples, scale=self.scale, seed=self.seed, nan=self.nan
+                bits=self.bits,
+                samples=self.samples,
+                scale=self.scale,
+                seed=self.seed,
+                nan=self.nan,
+                levels=levels,
             )
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
@@ -139,9 +166,9 @@ def compress(
     source = open_source([os.fspath(p) for p in paths], source_options)
     _refuse_overlap(source, place)
     encoder = FeatureEncoder.fit(source, options.categorical, _STATISTICS_ROWS)
-    statistics, target = _first_pass(source, encoder, options, report)
+    statistics, target, fitted = _first_pass(source, encoder, options, report)
     with written_beside(place, force=force) as workspace:
-        writer = DatasetWriter(workspace, source, encoder, statistics, target, options)
+        writer = DatasetWriter(workspace, source, encoder, statistics, target, options, fitted)
         writer.write(report)
     return open_dataset(place)
 
@@ -168,14 +195,20 @@ def _refuse_overlap(source: Source, place: Path) -> None:
 
 def _first_pass(
     source: Source, encoder: FeatureEncoder, options: CompressOptions, report: Progress
-) -> tuple[ColumnStatistics, TargetEncoder | None]:
+) -> tuple[ColumnStatistics, TargetEncoder | None, FittedLevels | None]:
     accumulator = StatisticsAccumulator(len(encoder.names))
+    gatherer = None
+    if options.quantizer.levels == "optimal":
+        missing = options.nan == "mean"
+        gatherer = LevelGatherer(len(encoder.names), options.quantizer, missing=missing)
     scan = TargetScan(source.targets, options.task) if source.targets else None
     rows = 0
     for block in source.blocks(_STATISTICS_ROWS):
         values = encoder.transform(block)
         _refuse_values(values, block, encoder, source, nan=options.nan)
         accumulator.update(values)
+        if gatherer is not None:
+            gatherer.update(values)
         if scan is not None and block.target is not None:
             scan.update(block.target, block.first_row)
         rows += block.rows
@@ -184,7 +217,8 @@ def _first_pass(
     if rows == 0:
         raise DataError(f"{', '.join(source.paths)}: no rows")
     _refuse_columns(statistics, encoder, options)
-    return statistics, scan.result() if scan is not None else None
+    target = scan.result() if scan is not None else None
+    return statistics, target, gatherer.fit(statistics) if gatherer is not None else None
 
 
 def _refuse_values(

@@ -17,18 +17,52 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, ChunkError, EncodedChunk, Quantizer
+from zipml_codecs.tables import check_places, table_bits_of
 
 from .errors import DataError, UsageError
 from .statistics import ColumnStatistics
 from .targets import Label
 
-__all__ = ["ATTRIBUTE", "Dataset", "DatasetSpec", "add_checksum", "open_dataset"]
+__all__ = ["ATTRIBUTE", "Dataset", "DatasetSpec", "LevelTables", "add_checksum", "open_dataset"]
 
 ATTRIBUTE = "zipml"
 """Name of the group attribute that holds a `DatasetSpec`."""
 _MAJOR = 1
-VERSION = "1.0"
+VERSION, _TABLES_VERSION = "1.0", "1.1"
 _CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LevelTables:
+    """Levels that were fitted to the columns, the same in all chunks.
+
+    Attributes
+    ----------
+    places : (columns, levels) uint8 or uint16
+        See `zipml_codecs.encode_chunk`.
+    uniform_variance : (columns,) float64
+        What `DatasetSpec.variance` would be with equally spaced levels, from the histograms that
+        the levels were found in.
+    """
+
+    places: npt.NDArray[Any]
+    uniform_variance: npt.NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "bits": table_bits_of(self.places),
+            "places": self.places.tolist(),
+            "uniform_variance": self.uniform_variance.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], quantizer: Quantizer) -> Self:
+        """Build from `to_dict`'s form, and check it."""
+        kind = {8: np.uint8, 16: np.uint16}[data["bits"]]
+        uniform = np.asarray(data["uniform_variance"], np.float64)
+        table = check_places(np.asarray(data["places"], kind), quantizer, len(uniform))
+        return cls(table, uniform)
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,8 @@ class DatasetSpec:
         Of the targets of a regression.
     source : mapping
         Where the data came from.
+    level_tables : LevelTables or None
+        None for equally spaced levels.
     """
 
     rows: int
@@ -76,15 +112,19 @@ class DatasetSpec:
     variance: npt.NDArray[np.float64]
     target_statistics: ColumnStatistics | None
     source: Mapping[str, Any]
+    level_tables: LevelTables | None = None
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the JSON form."""
-        out: dict[str, Any] = {"version": VERSION, "complete": True}
+        version = VERSION if self.level_tables is None else _TABLES_VERSION
+        out: dict[str, Any] = {"version": version, "complete": True}
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "level_tables" and value is None:
+                continue  # as in version 1.0
             if isinstance(value, np.ndarray):
                 value = value.tolist()
-            elif isinstance(value, Quantizer | ColumnStatistics):
+            elif isinstance(value, Quantizer | ColumnStatistics | LevelTables):
                 value = value.to_dict()
             elif isinstance(value, tuple):
                 value = list(value)
@@ -107,6 +147,9 @@ class DatasetSpec:
                 f"{place} is not complete: its compression was interrupted; run it again"
             )
         try:
+            quantizer, tables = Quantizer.from_dict(data["quantizer"]), None
+            if quantizer.levels == "optimal":
+                tables = LevelTables.from_dict(data["level_tables"], quantizer)
             spec = cls(
                 rows=int(data["rows"]),
                 chunk_rows=int(data["chunk_rows"]),
@@ -114,7 +157,7 @@ class DatasetSpec:
                 targets=tuple(data["targets"]),
                 task=data["task"],
                 classes=None if data["classes"] is None else tuple(data["classes"]),
-                quantizer=Quantizer.from_dict(data["quantizer"]),
+                quantizer=quantizer,
                 encoder=data["encoder"],
                 standardized=bool(data["standardized"]),
                 mean=np.asarray(data["mean"], np.float64),
@@ -127,6 +170,7 @@ class DatasetSpec:
                 if data["target_statistics"] is None
                 else ColumnStatistics.from_dict(data["target_statistics"]),
                 source=data["source"],
+                level_tables=tables,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the attributes of {place} are damaged: {error!r}") from error
@@ -140,6 +184,8 @@ class DatasetSpec:
             spec.statistics.std,
         ]
         arrays += [bound for bound in (spec.lower, spec.upper) if bound is not None]
+        if spec.level_tables is not None:
+            arrays.append(spec.level_tables.uniform_variance)
         if any(array.shape != (len(spec.columns),) for array in arrays) or spec.rows < 1:
             raise DataError(f"the attributes of {place} are damaged: lengths do not match")
         if not all(np.isfinite(array).all() for array in arrays) or not (spec.scale > 0).all():
@@ -254,12 +300,14 @@ class Dataset:
         spec, header = self.spec, encoded.header
         encoded.require_shape((spec.chunk_rows, len(spec.columns)), 4)
         first_tile = chunk * spec.chunk_rows // TILE_ROWS
+        tables = spec.level_tables
         same = (
             header.quantizer == spec.quantizer
             and header.box == (spec.rows_of_chunk(chunk), len(spec.columns))
             and header.first_tile == first_tile
             and _same(encoded.lower, spec.lower)
             and (encoded.lower is None or _same(encoded.upper, spec.upper))
+            and _same(encoded.places, None if tables is None else tables.places)
         )
         if not same:
             raise ChunkError("it belongs to another dataset (levels, seed or position differ)")

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk, ValueRefusedError, encode_chunk
+from zipml_codecs.tables import grid_steps, table_bits_of
 
-from .dataset import ATTRIBUTE, DatasetSpec, add_checksum
+from .dataset import ATTRIBUTE, DatasetSpec, LevelTables, add_checksum
 from .errors import DataError
 from .features import FeatureEncoder
 from .sources import Source
@@ -33,6 +34,8 @@ from .targets import TargetEncoder
 from .umask import masked
 
 if TYPE_CHECKING:
+    from zipml_codecs.tables import FittedLevels
+
     from .compression import CompressOptions
 
 __all__ = ["DatasetWriter", "Progress", "default_chunk_rows", "written_beside"]
@@ -114,9 +117,11 @@ class DatasetWriter:
         statistics: ColumnStatistics,
         target: TargetEncoder | None,
         options: CompressOptions,
+        fitted: FittedLevels | None = None,
     ) -> None:
         self._workspace, self._source, self._encoder = workspace, source, encoder
         self._statistics, self._target, self._options = statistics, target, options
+        self._fitted = fitted
         columns = len(encoder.names)
         asked = options.chunk_rows or default_chunk_rows(columns)
         rows = min(asked, statistics.rows)
@@ -185,12 +190,13 @@ class DatasetWriter:
                 upper=self._upper,
                 first_tile=number * self._chunk_rows // TILE_ROWS,
                 chunk_shape=(self._chunk_rows, values.shape[1]),
+                levels=None if self._fitted is None else self._fitted.places,
             )
         except ValueRefusedError as error:
             raise DataError(self._changed()) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(add_checksum(encoded))
-        return EncodedChunk.parse(encoded).variance_table
+        return EncodedChunk.parse(encoded).variance_sums
 
     def _create(self) -> tuple[Callable[[int], Path], Any, Any]:
         import zarr
@@ -231,7 +237,7 @@ class DatasetWriter:
         return lambda number: root / x.metadata.encode_chunk_key((number, 0)), y, group
 
     def _spec(self, variance: list[npt.NDArray[Any]]) -> DatasetSpec:
-        options, target = self._options, self._target
+        options, target, fitted = self._options, self._target, self._fitted
         encoder: Mapping[str, Any] = {
             "features": self._encoder.to_dict(),
             "nan": options.nan,
@@ -255,12 +261,23 @@ class DatasetWriter:
             variance=self._variance(np.sum(variance, axis=0)),
             target_statistics=target.statistics if target else None,
             source=self._source.fingerprint(),
+            level_tables=None if fitted is None else self._level_tables(fitted),
         )
+
+    def _level_tables(self, fitted: FittedLevels) -> LevelTables:
+        assert self._lower is not None and self._upper is not None
+        span = self._upper.astype(np.float64) - self._lower
+        return LevelTables(fitted.places, fitted.uniform * span**2)
 
     def _variance(self, total: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Rounding variance of one sample over all rows, from the sums of the chunks."""
         if self._lower is None or self._upper is None:
             return np.asarray(total, np.float64) / self._statistics.rows
         span = self._upper.astype(np.float64) - self._lower
-        step = span / self._options.quantizer.intervals
-        return np.asarray(total / 2.0**32 / self._statistics.rows * step**2, np.float64)
+        steps = self._options.quantizer.intervals
+        if self._fitted is not None:
+            steps = grid_steps(table_bits_of(self._fitted.places), self._options.samples)
+        step = span / steps
+        return np.asarray(
+            total.astype(np.float64) / 2.0**32 / self._statistics.rows * step**2, np.float64
+        )

@@ -29,6 +29,7 @@ def compress(
     bits: opt.Bits = 4,
     samples: opt.Samples = 2,
     scale: opt.ScaleName = opt.Scale.COLUMN,
+    levels: opt.LevelsName = opt.Levels.AUTO,
     standardize: opt.Standardize = True,
     nan: opt.NanPolicy = opt.Nan.ERROR,
     categorical: opt.CategoricalPolicy = opt.Categorical.ERROR,
@@ -63,6 +64,7 @@ def compress(
         bits=bits,
         samples=samples,
         scale=scale.value,
+        levels=levels.value,
         seed=seed,
         standardize=standardize,
         nan=nan.value,
@@ -100,6 +102,7 @@ def compress(
             ("data", _shape(facts)),
             ("target", _target(facts)),
             ("precision", _precision(facts)),
+            *_levels(facts),
             ("size", _size(facts)),
             ("time", f"{facts['seconds']:.1f} s"),
         ]
@@ -110,7 +113,8 @@ def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Jso
     """Describe a compressed dataset.
 
     Step (distance of two levels) and variance (of one rounding) are those of the stored values;
-    for standardised columns they are relative to the column's own deviation and variance.
+    for standardised columns they are relative to the column's own deviation and variance. Fitted
+    levels have no step; saved is the part of the variance that equally spaced ones would add.
 
     \b
     Examples:
@@ -128,6 +132,7 @@ def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Jso
         ("data", _shape(facts)),
         ("target", _target(facts)),
         ("precision", _precision(facts)),
+        *_levels(facts),
         ("size", _size(facts)),
         ("per value", f"{facts['bytes_per_value']:.4g} bytes"),
         ("chunks", f"{facts['chunks']:,} of up to {facts['chunk_rows']:,} rows"),
@@ -140,10 +145,19 @@ def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Jso
     if not shown:
         return
     print()
-    keys = ("min", "max", "mean", "std", "step", "variance")
+    fitted = facts["levels"] == "optimal"
+    keys = ("min", "max", "mean", "std", *(() if fitted else ("step",)), "variance")
     print_table(
-        ["column", *keys, "missing"],
-        [[c["name"], *(number(c[key]) for key in keys), f"{c['missing']:,}"] for c in shown],
+        ["column", *keys, *(["saved"] if fitted else []), "missing"],
+        [
+            [
+                c["name"],
+                *(number(c[key]) for key in keys),
+                *([_percent(c["saved"])] if fitted else []),
+                f"{c['missing']:,}",
+            ]
+            for c in shown
+        ],
     )
     more = facts["columns"] - len(shown)
     if more:
@@ -291,6 +305,19 @@ def _precision(facts: dict[str, Any]) -> str:
         return text
     form = "standardised" if facts["standardized"] else "as they are"
     return f"{text}, levels by {facts['scale']}, columns {form}"
+
+
+def _levels(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if facts["levels"] != "optimal":
+        return []
+    saved = _percent(facts["variance_saved"])
+    text = f"fitted to the columns, tables of {facts['table_bits']} bits"
+    best = ", ".join(f"{c['name']} {_percent(c['saved'])}" for c in facts["most_saved"])
+    return [("levels", f"{text}; rounding variance {saved} below equal spacing (most: {best})")]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _size(facts: dict[str, Any]) -> str:

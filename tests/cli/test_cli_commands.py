@@ -165,7 +165,7 @@ def test_info_shows_as_many_columns_as_asked_for(zipml, samples):
     whole = zipml("info", samples.dataset).must_succeed().out
     assert "more columns" not in whole
     header = next(line for line in whole.splitlines() if line.startswith("column"))
-    assert header.split()[1:] == ["min", "max", "mean", "std", "step", "variance", "missing"]
+    assert header.split()[1:] == ["min", "max", "mean", "std", "variance", "saved", "missing"]
     assert str(samples.table) in whole
     assert "\ncolumn" not in zipml("info", samples.dataset, "--columns", "0").must_succeed().out
 

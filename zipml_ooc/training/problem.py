@@ -9,11 +9,13 @@ could not take up a shift: then nothing is centred, and the mean square is one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk
 from zipml_codecs._native import TileBatch
+from zipml_codecs.tables import code_entries, grid_steps, table_bits_of
 
 from ..cache import ByteCache
 from ..dataset import Dataset, DatasetSpec
@@ -36,7 +38,8 @@ F64 = npt.NDArray[np.float64]
 class Problem:
     """A loss over scaled columns; (columns,) arrays unless said.
 
-    Value of column j in row i: ``row_scale[i] * (offset[j] + slope[j] * code) - centre[j]``.
+    Value of column j in row i: ``row_scale[i] * (offset[j] + slope[j] * code) - centre[j]``, where
+    ``tables[j, code]`` stands in the place of the code if there are level tables.
 
     Attributes
     ----------
@@ -54,6 +57,7 @@ class Problem:
     column_mean, column_std : float64
         A scaled column is (stored - mean) / std.
     target_mean, target_std : (outputs,) float64
+    tables : (columns, codes) uint8 or uint16, or None
     """
 
     loss: str
@@ -71,6 +75,7 @@ class Problem:
     column_std: F64
     target_mean: F64
     target_std: F64
+    tables: npt.NDArray[Any] | None = None
 
     @property
     def columns(self) -> int:
@@ -152,12 +157,17 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     mean, std = spec.stored_mean, spec.stored_std
     if not options.fit_intercept:  # nothing could take up what centring leaves
         mean, std = np.zeros_like(mean), np.hypot(mean, std)
+    steps, tables = q.intervals, None
+    if spec.level_tables is not None:
+        places = spec.level_tables.places
+        steps = grid_steps(table_bits_of(places), q.samples)
+        tables = code_entries(places, q.samples)
     if spec.lower is None or spec.upper is None:  # a row's values are its scale times -1 .. 1
         lower, step = np.full(len(mean), -1.0), np.full(len(mean), 2.0 / q.intervals)
         offset, centre = lower / std, mean / std
     else:
         lower = spec.lower.astype(np.float64)
-        step = (spec.upper.astype(np.float64) - lower) / q.intervals
+        step = (spec.upper.astype(np.float64) - lower) / steps
         offset, centre = (lower - mean) / std, np.zeros(len(mean))
     outputs = len(spec.targets)
     target_mean, target_std = np.zeros(outputs), np.ones(outputs)
@@ -184,6 +194,7 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         column_std=std,
         target_mean=target_mean,
         target_std=target_std,
+        tables=tables,
     )
 
 
@@ -264,6 +275,7 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
         centre=problem.centre,
         stored_bits=problem.stored_bits,
         outputs=problem.outputs,
+        tables=problem.tables,
     )
     taken = sum(chunk.header.total_size for chunk in chunks)
     return LoadedTiles(batch, targets, chunks, refs, taken)

@@ -1,0 +1,59 @@
+"""Levels that fit a source, from histograms that the pass for statistics fills on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from zipml_codecs import LevelHistograms, Quantizer
+from zipml_codecs.tables import FittedLevels, fit_levels
+
+from .statistics import ColumnStatistics
+
+__all__ = ["LevelGatherer"]
+
+_BUDGET_BYTES = 128_000_000
+_BYTES_PER_BIN = 24
+_LEAST_BINS, _MOST_BINS = 1024, 65_536
+
+
+def _bins(columns: int) -> int:
+    """Bins of a column: a power of two that the budget has room for."""
+    fit = _BUDGET_BYTES // (_BYTES_PER_BIN * max(columns, 1))
+    return min(max(1 << (max(fit, 1).bit_length() - 1), _LEAST_BINS), _MOST_BINS)
+
+
+class LevelGatherer:
+    """Counts the values of a source block by block.
+
+    Levels do not change with the units of a column, so values are counted as the source has them,
+    not standardised. What comes out depends on the values alone.
+
+    Parameters
+    ----------
+    columns : int
+    quantizer : Quantizer
+        For its bits and samples.
+    missing : bool
+        Whether there may be NaN. They are left out when they are counted, column by column, and
+        stand at their column's mean, where they will be stored.
+    """
+
+    def __init__(self, columns: int, quantizer: Quantizer, *, missing: bool) -> None:
+        self._quantizer, self._missing = quantizer, missing
+        bins = _bins(columns)
+        widths = [1] * columns if missing else [columns]
+        self._histograms = [LevelHistograms(width, bins) for width in widths]
+
+    def update(self, values: npt.NDArray[np.float64]) -> None:
+        """Count the values of some rows."""
+        if not self._missing:
+            self._histograms[0].add(values)
+            return
+        for histogram, column in zip(self._histograms, values.T, strict=True):
+            histogram.add(column[~np.isnan(column)][:, None])
+
+    def fit(self, statistics: ColumnStatistics) -> FittedLevels:
+        """Find the levels, once every row has been counted."""
+        return fit_levels(
+            self._histograms, self._quantizer, at=statistics.mean, more=statistics.missing
+        )
