@@ -3,17 +3,14 @@
 // A mini-batch is taken in groups of up to four tiles that fit the second-level cache: margins of
 // each tile, then residuals of the group, then its gradient, while the packed bytes are near. Sums
 // run over fixed lanes in a fixed order, so that every instruction set gives the same bits.
-#include "losses.hpp"
 #include "native.hpp"
 #include "products.hpp"
+#include "residuals.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-// Variance of the margin up to which the logistic correction is applied in full: above it models ran
-// away on heavy-tailed columns at 4, at 1 the gain was smaller (docs/estimators.md).
-constexpr double kSeriesLimit = 2.0;
 constexpr size_t kGroupBytes = 256 << 10;
 
 size_t group_tiles(const Affine& affine, LookUp look_up, size_t batch_tiles) {
@@ -23,19 +20,6 @@ size_t group_tiles(const Affine& affine, LookUp look_up, size_t batch_tiles) {
   const size_t fit = greatest<size_t>(1, kGroupBytes / greatest<size_t>(bytes, 1));
   return least(least(fit, kGroupTiles), batch_tiles);
 }
-
-// What the rows of a group add up for one output.
-struct RowSums {
-  F16 loss{}, curvature{}, residual{};
-};
-
-// What a mini-batch adds up for one output.
-struct OutputSums {
-  double loss, curvature;
-  double rows, scaled;  // of the residuals, as they are and as rounded
-  double rounding;    // variance of the margins that rounding causes: sum of v w^2
-  double correction;  // part of the rounding bias to take out
-};
 
 LookUp look_up_of(const SgdOptions& o) {
   return o.arithmetic != Arithmetic::kFloat && !o.split ? LookUp::kInProducts : LookUp::kAhead;
@@ -48,19 +32,16 @@ class Batches {
         group_(group_tiles(affine, look_up_of(options), options.batch_tiles)),
         loader_(chunks, affine, group_, options.split, options.seed, options.draw, look_up_of(options)),
         products_(affine, options.arithmetic, state.outputs, options.seed, options.draw),
-        vectors_(options.split ? 2 : 1) {
+        residuals_(affine, options, products_, state.outputs), vectors_(options.split ? 2 : 1) {
     sums_.reset(state.outputs);
     code_sum_.reset(state.outputs * padded(affine.columns));
     margin_.reset(state.outputs * vectors_ * kGroupTiles * kTileRows);
-    for (size_t j = 0; j < affine.columns; ++j) {
-      penalised_ |= options.l2[j] != 0;
-      noisy_ |= options.variance[j] != 0;
-    }
+    for (size_t j = 0; j < affine.columns; ++j) penalised_ |= options.l2[j] != 0;
   }
 
   // Runs one mini-batch of tiles, whose list goes on until `end`, and returns its rows.
   size_t run(const TileRef* tiles, size_t count, const TileRef* end, double step, double* loss_sum) {
-    for (size_t k = 0; k < state_.outputs; ++k) begin(k);
+    residuals_.begin(state_.model, sums_.data());
     code_sum_.clear();
     size_t rows = 0;
     for (size_t t = 0; t < count; t += group_) {
@@ -76,12 +57,7 @@ class Batches {
           products_.code_margins(views_[i].first, views_[i].count, vector(0, 1) + i * kTileRows, output_stride());
         }
       }
-      for (size_t k = 0; k < state_.outputs; ++k) {
-        for (size_t i = 0; i < size; ++i) {
-          o_.loss == Loss::kSquared ? row_terms<Loss::kSquared>(i, k) : row_terms<Loss::kLogistic>(i, k);
-        }
-        add_rows(k);
-      }
+      residuals_.of_group(views_, size, margin_.data(), output_stride(), sums_.data());
       add_gradient(size, look_ahead(tiles + t + size, end));
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
@@ -96,118 +72,6 @@ class Batches {
  private:
   size_t output_stride() const { return vectors_ * kGroupTiles * kTileRows; }
   float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
-
-  void begin(size_t k) {
-    OutputSums& s = sums_[k] = OutputSums{};
-    if (!noisy_) return;
-    const float* w = state_.model + k * affine_.columns;
-    DoubleLanes sum{};
-    size_t j = 0;
-    const auto term = [&](size_t at) { return static_cast<double>(o_.variance[at]) * w[at] * w[at]; };
-    for (; j + 8 <= affine_.columns; j += 8) {
-      for (size_t l = 0; l < 8; ++l) sum.lane[l] += term(j + l);
-    }
-    s.rounding = lane_sum(sum);
-    for (; j < affine_.columns; ++j) s.rounding += term(j);
-    // The corrections of a curved loss are the start of a series in this variance. Where it is
-    // large the series is wrong and would drive the model away: it is held to a bounded sum.
-    const bool bounded = o_.loss == Loss::kLogistic && s.rounding > kSeriesLimit;
-    s.correction = bounded ? o_.correction * kSeriesLimit / s.rounding : o_.correction;
-  }
-
-  // Targets of output k, and ones for the rows that there are.
-  ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float present[64]) const {
-    const float* target = tile.chunk->target + tile.row * state_.outputs + k;
-    if (state_.outputs == 1 && tile.rows == kTileRows) {
-      std::memcpy(out, target, kTileRows * sizeof(float));
-      for (size_t r = 0; r < kTileRows; ++r) present[r] = 1.0f;
-      return;
-    }
-    for (size_t r = 0; r < kTileRows; ++r) {
-      out[r] = r < tile.rows ? target[r * state_.outputs] : 0.0f;
-      present[r] = r < tile.rows ? 1.0f : 0.0f;
-    }
-  }
-
-  // Adds the rows of a group to the sums.
-  void add_rows(size_t k) {
-    OutputSums& s = sums_[k];
-    s.loss += lane_sum(rows_.loss);
-    s.curvature += lane_sum(rows_.curvature);
-    s.rows += lane_sum(rows_.residual);
-    rows_ = RowSums{};
-  }
-  // Turns residuals into what codes are multiplied by.
-  ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
-    if (!tile.chunk->row_scale) return;
-    for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
-  }
-
-  template <Loss L>
-  void row_terms(size_t i, size_t k) {
-    o_.split ? split_residuals<L>(i, k) : residuals<L>(i, k);
-  }
-
-  template <Loss L>
-  ZIPML_INLINE void residuals(size_t i, size_t k) {
-    const TileView& tile = views_[i];
-    float* m = vector(k, 0) + i * kTileRows;
-    alignas(64) float target[64], present[64];
-    products_.finish_margins(tile, k, m);
-    targets(tile, k, target, present);
-    const F16 shift = splat(static_cast<float>(0.5 * sums_[k].correction * sums_[k].rounding));
-    RowSums sums = rows_;
-    for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 here = load<F16>(present + r);
-      const LossTerms at = loss_terms<L>(load<F16>(m + r), load<F16>(target + r));
-      const F16 residual = (at.first - shift * at.third) * here;
-      sums.loss += at.value * here;
-      sums.curvature += at.second * here;
-      sums.residual += residual;
-      store(m + r, residual);
-    }
-    rows_ = sums;
-    scale_rows(tile, m);
-  }
-
-  // The paper's estimator (section 2.2): each sample takes the residual of the other one. What
-  // meets the mean's codes is the first residual, and the first sample's codes the difference.
-  template <Loss L>
-  ZIPML_INLINE void split_residuals(size_t i, size_t k) {
-    const TileView& tile = views_[i];
-    float* m = vector(k, 0) + i * kTileRows;
-    float* m1 = vector(k, 1) + i * kTileRows;
-    alignas(64) float target[64], present[64], m2[64];
-    // A code is half of a sum, an entry of a table is whole.
-    const F16 twice = splat(affine_.tables[0] ? 1.0f : 2.0f);
-    for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 one = load<F16>(m1 + r) * twice;
-      store(m1 + r, one);
-      store(m2 + r, load<F16>(m + r) + load<F16>(m + r) - one);
-    }
-    products_.finish_margins(tile, k, m);
-    products_.finish_margins(tile, k, m1);
-    products_.finish_margins(tile, k, m2);
-    targets(tile, k, target, present);
-    // A single sample has twice the variance of the mean of two.
-    const F16 shift = splat(static_cast<float>(sums_[k].correction * sums_[k].rounding));
-    RowSums sums = rows_;
-    for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 here = load<F16>(present + r), y = load<F16>(target + r);
-      const LossTerms at1 = loss_terms<L>(load<F16>(m1 + r), y);
-      const LossTerms at2 = loss_terms<L>(load<F16>(m2 + r), y);
-      const LossTerms at = loss_terms<L>(load<F16>(m + r), y);
-      const F16 r1 = (at1.first - shift * at1.third) * here, r2 = (at2.first - shift * at2.third) * here;
-      sums.loss += at.value * here;
-      sums.curvature += at.second * here;
-      sums.residual += splat(0.5f) * (r1 + r2);
-      store(m + r, r1);
-      store(m1 + r, r2 - r1);
-    }
-    rows_ = sums;
-    scale_rows(tile, m);
-    scale_rows(tile, m1);
-  }
 
   // Where the tiles of the next group lie, in case they are read as they are.
   const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
@@ -265,9 +129,9 @@ class Batches {
   size_t group_;
   Loader loader_;
   Products products_;
+  Residuals residuals_;
   size_t vectors_;
-  bool penalised_ = false, noisy_ = false;
-  RowSums rows_;
+  bool penalised_ = false;
   Buffer<OutputSums> sums_;
   Buffer<float> code_sum_;  // outputs x padded columns
   Buffer<float> margin_;    // outputs x vectors x group x 64: margins, then residuals
