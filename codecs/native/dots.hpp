@@ -6,16 +6,18 @@
 //
 //   dot_rows<W>     out[64 n + r] = sum over columns of weights[n * stride + j] * digit(j, r), for the
 //                   64 rows and `count` vectors, which share what it takes to unpack the digits. Each
-//                   is readable for 16 entries beyond the last, and these are zero.
+//                   is readable for 16 entries beyond the last, and these are zero. Half as many bytes
+//                   as are read are brought near from `ahead` on.
 //   dot_columns<W>  out[n * out_stride + j] = sum over rows of residuals[n * stride + r] * digit(j, r),
 //                   over up to kGroupTiles tiles with 64 residuals each; `out` is writable for 16
-//                   entries beyond. Every other tile of `ahead` is brought near meanwhile: these
-//                   products read from the cache, and margins, which come next, would wait for half
-//                   of their bytes.
+//                   entries beyond. Meanwhile every other tile of `ahead` is brought near.
 //   byte_rows, byte_columns  the same for digits of eight bits, stored (`Stored`) or looked up column
 //                   by column in tables of 16 entries (`LookedUp`), so that they never see memory.
 //   look_up         out[r] = table[z[r]], for 64 codes below `entries`, a power of two from 16 to 256;
 //                   `table` is readable for 64 bytes at least.
+//
+// Both read from the cache what both have fetched while they worked on the group of tiles before: each
+// one fetches half of the next group, so that memory is never idle and never waited for alone.
 //
 // Products saturate nowhere: AVX2 adds two of them in 16 bits, so entries are held to
 // +-digit_limit(W), and no sum of 16 bits takes more of them than fit. Sums of 32 bits hold
@@ -34,6 +36,16 @@ constexpr size_t kGroupTiles = 4;
 // Largest magnitude of an int8 entry that meets digits of this width: 2 * limit * (2^width - 1)
 // stays below 2^15.
 constexpr int digit_limit(int width) { return width == 8 ? 64 : 127; }
+
+// Whether the products of columns fetch tile t of the next group: rows fetch the even ones, each in two
+// halves, and of a last one without a neighbour its first half only.
+constexpr bool columns_fetch(size_t t, size_t tiles) { return t % 2 == 1 || t + 1 == tiles; }
+
+// What a step over rows fetches that reads `bytes` bytes, `begin` bytes behind the first one.
+ZIPML_INLINE void fetch_half(const uint8_t* ahead, size_t begin, size_t bytes) {
+  if (bytes < 128 && begin % 128) return;  // the line is on its way
+  for (size_t i = 0; i < bytes / 2 || i == 0; i += 64) __builtin_prefetch(ahead + begin / 2 + i, 0, 2);
+}
 
 }  // namespace ZIPML_ISA
 }  // namespace zipml

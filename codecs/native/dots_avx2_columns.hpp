@@ -27,10 +27,14 @@ struct Digits {
   }
 };
 
-// Brings some columns of a tile near.
-ZIPML_INLINE void fetch(const uint8_t* tile, size_t column_bytes, size_t j, size_t columns) {
-  for (size_t i = 0; i < columns * column_bytes; i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(tile) + column_bytes * j + i, _MM_HINT_T1);
+// Brings some columns of every other tile near.
+template <size_t Tiles>
+ZIPML_INLINE void fetch_some(const uint8_t* const* ahead, size_t column_bytes, size_t j, size_t columns) {
+  for (size_t t = 0; t < Tiles; ++t) {
+    if (!columns_fetch(t, Tiles)) continue;
+    for (size_t i = 0; i < columns * column_bytes; i += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead[t]) + column_bytes * j + i, _MM_HINT_T1);
+    }
   }
 }
 
@@ -95,7 +99,7 @@ inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, 
   };
   size_t j = 0;
   for (; j + 8 <= columns; j += 8) {
-    for (size_t t = 0; t < Tiles; t += 2) fetch(ahead[t], Source::kColumnBytes, j, 8);
+    fetch_some<Tiles>(ahead, Source::kColumnBytes, j, 8);
     eight(j, 8);
   }
   if (j < columns) eight(j, columns - j);
@@ -132,7 +136,7 @@ inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ah
   const uint8_t* at[Tiles];
   size_t j = 0;
   for (; j + 8 <= columns; j += 8) {
-    for (size_t t = 0; t < Tiles; t += 2) fetch(ahead[t], 8 * W, j, 8);
+    fetch_some<Tiles>(ahead, 8 * W, j, 8);
     for (size_t t = 0; t < Tiles; ++t) at[t] = tiles[t] + 8 * W * j;
     eight(at, j);
   }

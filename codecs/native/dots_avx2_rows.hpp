@@ -41,7 +41,7 @@ ZIPML_INLINE void store_rows(const Y sum[4], int32_t* out) {
 // From kShare vectors on it pays to keep the registers' contents for all of them.
 template <class Source>
 struct ByteSteps {
-  static constexpr size_t kColumns = 4;
+  static constexpr size_t kColumns = 4, kColumnBytes = Source::kColumnBytes;
   static constexpr int kPasses = 1;
   static constexpr bool kWide = true;  // two products fill 16 bits
   static constexpr size_t kShare = Source::kLooksUp ? 2 : 3;
@@ -86,7 +86,7 @@ struct Steps;
 
 template <>
 struct Steps<4> {
-  static constexpr size_t kColumns = 4;
+  static constexpr size_t kColumns = 4, kColumnBytes = 32;
   static constexpr int kPasses = 1;
   static constexpr bool kWide = false;
   static constexpr size_t kShare = 3;
@@ -116,7 +116,7 @@ struct Steps<4> {
 // worth, taken out at the end.
 template <>
 struct Steps<2> {
-  static constexpr size_t kColumns = 8;
+  static constexpr size_t kColumns = 8, kColumnBytes = 16;
   static constexpr int kPasses = 2;
   static constexpr bool kWide = false;
   static constexpr size_t kShare = 3;
@@ -158,7 +158,7 @@ struct Steps<2> {
 
 template <>
 struct Steps<1> {
-  static constexpr size_t kColumns = 4;
+  static constexpr size_t kColumns = 4, kColumnBytes = 8;
   static constexpr int kPasses = 1;
   static constexpr bool kWide = false;
   static constexpr size_t kShare = 3;
@@ -211,7 +211,7 @@ ZIPML_INLINE void clear(Y sum[8]) {
 }
 
 template <class S, int Pass>
-inline void rows_of_one(const S& steps, size_t columns, const int8_t* weights, int32_t* out) {
+inline void rows_of_one(const S& steps, size_t columns, const int8_t* weights, int32_t* out, const uint8_t* ahead) {
   Y sum[8], part[8];
   clear(sum);
   const size_t block = S::kWide ? columns : kAdds * S::kColumns;
@@ -221,6 +221,7 @@ inline void rows_of_one(const S& steps, size_t columns, const int8_t* weights, i
     size_t i = j;
     Y u[8];
     for (; i + S::kColumns <= end; i += S::kColumns) {
+      if (Pass == 0) fetch_half(ahead, S::kColumnBytes * i, S::kColumnBytes * S::kColumns);
       steps.template step<Pass>(i, S::kColumns, u);
       add_products<S>(u, S::weights(weights + i), part);
     }
@@ -245,12 +246,13 @@ __attribute__((noinline)) void add_ready(const Y (*ready)[8], size_t steps, cons
 
 template <class S, int Pass>
 inline void rows_of_several(const S& steps, size_t columns, const int8_t* weights, size_t count,
-                            size_t stride, int32_t* out) {
+                            size_t stride, int32_t* out, const uint8_t* ahead) {
   Y ready[kAdds][8], sum[kSharing][8];
   for (size_t n = 0; n < count; ++n) clear(sum[n]);
   for (size_t j = 0; j < columns; j += kAdds * S::kColumns) {
     size_t made = 0;
     for (size_t i = j; made < kAdds && i < columns; ++made, i += S::kColumns) {
+      if (Pass == 0) fetch_half(ahead, S::kColumnBytes * i, S::kColumnBytes * S::kColumns);
       columns - i >= S::kColumns ? steps.template step<Pass>(i, S::kColumns, ready[made])
                                  : steps.template step<Pass>(i, columns - i, ready[made]);
     }
@@ -261,32 +263,32 @@ inline void rows_of_several(const S& steps, size_t columns, const int8_t* weight
 
 template <class S>
 inline void rows_in_steps(const S& steps, size_t columns, const int8_t* weights, size_t count,
-                          size_t stride, int32_t* out) {
+                          size_t stride, int32_t* out, const uint8_t* ahead) {
   for (size_t n = 0; n < count; n += kSharing) {
     const size_t now = least(kSharing, count - n);
     const int8_t* w = weights + n * stride;
     int32_t* to = out + 64 * n;
     if (now < S::kShare) {
       for (size_t i = 0; i < now; ++i) {
-        rows_of_one<S, 0>(steps, columns, w + i * stride, to + 64 * i);
-        if constexpr (S::kPasses == 2) rows_of_one<S, 1>(steps, columns, w + i * stride, to + 64 * i);
+        rows_of_one<S, 0>(steps, columns, w + i * stride, to + 64 * i, ahead);
+        if constexpr (S::kPasses == 2) rows_of_one<S, 1>(steps, columns, w + i * stride, to + 64 * i, ahead);
       }
     } else {
-      rows_of_several<S, 0>(steps, columns, w, now, stride, to);
-      if constexpr (S::kPasses == 2) rows_of_several<S, 1>(steps, columns, w, now, stride, to);
+      rows_of_several<S, 0>(steps, columns, w, now, stride, to, ahead);
+      if constexpr (S::kPasses == 2) rows_of_several<S, 1>(steps, columns, w, now, stride, to, ahead);
     }
   }
 }
 
 template <class Source>
 inline void byte_rows(const Source& source, size_t columns, const int8_t* weights, size_t count,
-                      size_t stride, int32_t* out) {
-  rows_in_steps(ByteSteps<Source>{source}, columns, weights, count, stride, out);
+                      size_t stride, int32_t* out, const uint8_t* ahead) {
+  rows_in_steps(ByteSteps<Source>{source}, columns, weights, count, stride, out, ahead);
 }
 template <int W>
 inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, size_t count,
-                     size_t stride, int32_t* out) {
-  rows_in_steps(Steps<W>{{codes}}, columns, weights, count, stride, out);
+                     size_t stride, int32_t* out, const uint8_t* ahead) {
+  rows_in_steps(Steps<W>{{codes}}, columns, weights, count, stride, out, ahead);
 }
 
 }  // namespace ZIPML_ISA

@@ -42,11 +42,13 @@ using ByteColumn = Z;
 ZIPML_INLINE ByteColumn load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
 
 template <size_t N, class Source>
-inline void byte_rows_of(const Source& source, size_t columns, const int8_t* weights, size_t stride, int32_t* out) {
+inline void byte_rows_of(const Source& source, size_t columns, const int8_t* weights, size_t stride, int32_t* out,
+                         const uint8_t* ahead) {
   const Z none = _mm512_setzero_si512();
   Z sum[N][4];
   for (auto& one : sum) for (Z& s : one) s = none;
   const auto step = [&](size_t j, size_t left) __attribute__((always_inline)) {
+    fetch_half(ahead, Source::kColumnBytes * j, Source::kColumnBytes * 4);
     const Z a = source.column(j), b = left > 1 ? source.column(j + 1) : none;
     const Z c = left > 2 ? source.column(j + 2) : none, d = left > 3 ? source.column(j + 3) : none;
     const Z ab = _mm512_unpacklo_epi8(a, b), AB = _mm512_unpackhi_epi8(a, b);
@@ -84,13 +86,14 @@ template <>
 struct Rows<4> {
   template <size_t N>
   static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
-                               int32_t* out) {
+                               int32_t* out, const uint8_t* ahead) {
     static constexpr Interleave<32> order;
     const Z first = _mm512_load_si512(order.index), second = _mm512_load_si512(order.index + 64);
     const Z low = bytes512(15);
     Z all[N][2], lower[N][2];
     for (size_t n = 0; n < N; ++n) all[n][0] = all[n][1] = lower[n][0] = lower[n][1] = _mm512_setzero_si512();
     const auto step = [&](Z a, Z b, size_t j) __attribute__((always_inline)) {
+      fetch_half(ahead, 32 * j, 128);
       const Z u = _mm512_permutex2var_epi8(a, first, b), v = _mm512_permutex2var_epi8(a, second, b);
       const Z low_u = _mm512_and_si512(u, low), low_v = _mm512_and_si512(v, low);
 #pragma GCC unroll 2
@@ -126,13 +129,14 @@ template <>
 struct Rows<2> {
   template <size_t N>
   static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
-                               int32_t* out) {
+                               int32_t* out, const uint8_t* ahead) {
     static constexpr Interleave<16> order;
     const Z index = _mm512_load_si512(order.index);
     const Z masks[3] = {bytes512(3), bytes512(12), bytes512(48)};
     Z sum[N][4];
     for (auto& one : sum) for (Z& s : one) s = _mm512_setzero_si512();
     const auto step = [&](Z a, size_t j) __attribute__((always_inline)) {
+      fetch_half(ahead, 16 * j, 64);
       const Z u = _mm512_permutexvar_epi8(index, a);
       const Z digits[3] = {_mm512_and_si512(u, masks[0]), _mm512_and_si512(u, masks[1]),
                            _mm512_and_si512(u, masks[2])};
@@ -161,13 +165,14 @@ template <>
 struct Rows<1> {
   template <size_t N>
   static ZIPML_INLINE void run(const uint8_t* codes, size_t columns, const int8_t* weights, size_t stride,
-                               int32_t* out) {
+                               int32_t* out, const uint8_t* ahead) {
     static constexpr Interleave<8> order;
     const Z index = _mm512_load_si512(order.index);
     Z masks[7], sum[N][8];
     for (int i = 0; i < 7; ++i) masks[i] = bytes512(1 << i);
     for (auto& one : sum) for (Z& s : one) s = _mm512_setzero_si512();
     const auto step = [&](Z a, size_t j) __attribute__((always_inline)) {
+      fetch_half(ahead, 8 * j, 64);
       const Z u = _mm512_permutexvar_epi8(index, a);
       Z w[N];
 #pragma GCC unroll 2
@@ -202,28 +207,31 @@ struct Rows<1> {
 
 template <int W>
 inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, size_t count, size_t stride,
-                     int32_t* out) {
+                     int32_t* out, const uint8_t* ahead) {
   if (columns > kByteColumns) {
     int32_t rest[64];
     for (size_t n = 0; n < count; ++n) {
       const int8_t* w = weights + n * stride;
-      dot_rows<W>(codes, kByteColumns, w, 1, 0, out + 64 * n);
-      dot_rows<W>(codes + 8 * W * kByteColumns, columns - kByteColumns, w + kByteColumns, 1, 0, rest);
+      dot_rows<W>(codes, kByteColumns, w, 1, 0, out + 64 * n, ahead);
+      dot_rows<W>(codes + 8 * W * kByteColumns, columns - kByteColumns, w + kByteColumns, 1, 0, rest,
+                  ahead + 4 * W * kByteColumns);
       for (int r = 0; r < 64; ++r) out[64 * n + r] += rest[r];
     }
     return;
   }
   size_t n = 0;
-  for (; n + 2 <= count; n += 2) Rows<W>::template run<2>(codes, columns, weights + n * stride, stride, out + 64 * n);
-  if (n < count) Rows<W>::template run<1>(codes, columns, weights + n * stride, stride, out + 64 * n);
+  for (; n + 2 <= count; n += 2) {
+    Rows<W>::template run<2>(codes, columns, weights + n * stride, stride, out + 64 * n, ahead);
+  }
+  if (n < count) Rows<W>::template run<1>(codes, columns, weights + n * stride, stride, out + 64 * n, ahead);
 }
 
 template <class Source>
 inline void byte_rows(const Source& source, size_t columns, const int8_t* weights, size_t count, size_t stride,
-                      int32_t* out) {
+                      int32_t* out, const uint8_t* ahead) {
   size_t n = 0;
-  for (; n + 2 <= count; n += 2) byte_rows_of<2>(source, columns, weights + n * stride, stride, out + 64 * n);
-  if (n < count) byte_rows_of<1>(source, columns, weights + n * stride, stride, out + 64 * n);
+  for (; n + 2 <= count; n += 2) byte_rows_of<2>(source, columns, weights + n * stride, stride, out + 64 * n, ahead);
+  if (n < count) byte_rows_of<1>(source, columns, weights + n * stride, stride, out + 64 * n, ahead);
 }
 
 // Adds neighbouring dwords of two vectors, and once more of two such sums: lane L of the result
@@ -294,7 +302,7 @@ inline void byte_columns_of(const Source* sources, const uint8_t* const* ahead, 
       if (c >= left) continue;
 #pragma GCC unroll 4
       for (size_t t = 0; t < Tiles; ++t) {
-        if (t % 2 == 0) _mm_prefetch(ahead[t] + Source::kColumnBytes * (j + c), _MM_HINT_T1);
+        if (columns_fetch(t, Tiles)) _mm_prefetch(ahead[t] + Source::kColumnBytes * (j + c), _MM_HINT_T1);
         const Z digits = sources[t].column(j + c);
 #pragma GCC unroll 2
         for (size_t n = 0; n < N; ++n) {
@@ -328,7 +336,7 @@ inline void dot_columns_of(const uint8_t* const* tiles, const uint8_t* const* ah
       for (size_t t = 0; t < Tiles; ++t) {
         const uint8_t* at = tiles[t] + 8 * W * j + 64 * c;
         const bool whole = bytes >= kVectors * 64;
-        if (whole && t % 2 == 0) _mm_prefetch(ahead[t] + 8 * W * j + 64 * c, _MM_HINT_T1);
+        if (whole && columns_fetch(t, Tiles)) _mm_prefetch(ahead[t] + 8 * W * j + 64 * c, _MM_HINT_T1);
         const Z a = whole ? _mm512_loadu_si512(at) : load_part(at, bytes - 64 * c);
 #pragma GCC unroll 8
         for (int i = 0; i < D::kCount; ++i) {

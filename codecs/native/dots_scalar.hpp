@@ -37,7 +37,7 @@ struct FieldBytes {
 
 template <class Source>
 inline void byte_rows(const Source& source, size_t columns, const int8_t* weights, size_t count, size_t stride,
-                      int32_t* out) {
+                      int32_t* out, const uint8_t*) {
   constexpr size_t kSharing = 4;
   for (size_t first = 0; first < count; first += kSharing) {
     int32_t sums[kSharing][64] = {};
@@ -54,8 +54,8 @@ inline void byte_rows(const Source& source, size_t columns, const int8_t* weight
 }
 template <int W>
 inline void dot_rows(const uint8_t* codes, size_t columns, const int8_t* weights, size_t count, size_t stride,
-                     int32_t* out) {
-  byte_rows(FieldBytes<W>{codes}, columns, weights, count, stride, out);
+                     int32_t* out, const uint8_t* ahead) {
+  byte_rows(FieldBytes<W>{codes}, columns, weights, count, stride, out, ahead);
 }
 
 template <size_t N, size_t Tiles, class Source>

@@ -91,10 +91,14 @@ class Products {
   }
 
   // Sums of factor * code of all outputs for the 64 rows of a tile; output k's go to out + k * stride.
-  void code_margins(const Plane* planes, int count, float* out, size_t stride) {
+  // Of the packed tile `ahead`, if there is one, the first or the second half is fetched meanwhile.
+  void code_margins(const Plane* planes, int count, float* out, size_t stride, const uint8_t* ahead = nullptr,
+                    size_t half = 0) {
     if (!integer()) return float_margins(planes, count, out, stride);
     for (int p = 0; p < count; ++p) {
-      rows_of(planes[p]);
+      const size_t plane_bytes = 8 * static_cast<size_t>(planes[p].width) * affine_.columns;
+      const uint8_t* next = plane_ahead(planes, p, ahead);
+      rows_of(planes[p], next + (next == planes[p].digits ? 0 : half * plane_bytes / 2));
       for (size_t k = 0; k < outputs_; ++k) {
         float unit = scale_[k] * static_cast<float>(1 << planes[p].shift);
         for (size_t digit = 0; digit < digits_; ++digit) {
@@ -159,7 +163,7 @@ class Products {
       for (size_t t = 0; t < count; ++t) {
         const Plane* planes = first ? tiles[t].first : tiles[t].planes;
         at[t] = planes[p].digits;
-        next[t] = ahead ? ahead[t] + (planes[p].digits - planes[0].digits) : at[t];
+        next[t] = plane_ahead(planes, p, ahead ? ahead[t] : nullptr);
       }
       const Plane& plane = tiles[0].planes[p];
       columns_of(plane, at, next, count);
@@ -174,6 +178,13 @@ class Products {
   }
 
  private:
+  // Where plane p of a packed tile lies, or what is in the cache anyway: if there is no tile to fetch, or
+  // if planes are entries of tables, of which only the first stands for packed codes.
+  const uint8_t* plane_ahead(const Plane* planes, int p, const uint8_t* ahead) const {
+    if (!ahead || (p && affine_.tables[0] && !planes[0].tables)) return planes[p].digits;
+    return ahead + (planes[p].digits - planes[0].digits);
+  }
+
   float step_of(const float* values, size_t size) const {
     const float most = largest_magnitude(values, size);
     const float step = most / static_cast<float>(form_.largest());
@@ -211,20 +222,20 @@ class Products {
 
   // Products of a plane with all digits of all outputs, to row_sums_.
   template <class Source>
-  void byte_rows_of(const Source& source) {
-    byte_rows(source, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data());
+  void byte_rows_of(const Source& source, const uint8_t* ahead) {
+    byte_rows(source, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data(), ahead);
   }
   template <int W>
-  void field_rows(const Plane& p) {
-    if (p.tables) return byte_rows_of(LookedUp<W>{p.digits, p.tables});
-    dot_rows<W>(p.digits, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data());
+  void field_rows(const Plane& p, const uint8_t* ahead) {
+    if (p.tables) return byte_rows_of(LookedUp<W>{p.digits, p.tables}, ahead);
+    dot_rows<W>(p.digits, affine_.columns, entries_.data(), outputs_ * digits_, stride_, row_sums_.data(), ahead);
   }
-  ZIPML_INLINE void rows_of(const Plane& p) {
+  ZIPML_INLINE void rows_of(const Plane& p, const uint8_t* ahead) {
     switch (p.width) {
-      case 8: return byte_rows_of(Stored{p.digits});
-      case 4: return field_rows<4>(p);
-      case 2: return field_rows<2>(p);
-      default: return field_rows<1>(p);
+      case 8: return byte_rows_of(Stored{p.digits}, ahead);
+      case 4: return field_rows<4>(p, ahead);
+      case 2: return field_rows<2>(p, ahead);
+      default: return field_rows<1>(p, ahead);
     }
   }
 

@@ -51,14 +51,16 @@ class Batches {
         rows += views_[i].rows;
       }
       if (t == 0) products_.set_model(state_.model, state_.intercept, views_[0].id);
+      const uint8_t* const* ahead = look_ahead(tiles + t + size, end);
       for (size_t i = 0; i < size; ++i) {
-        products_.code_margins(views_[i].planes, views_[i].count, vector(0, 0) + i * kTileRows, output_stride());
+        products_.code_margins(views_[i].planes, views_[i].count, vector(0, 0) + i * kTileRows, output_stride(),
+                               ahead ? ahead[i & ~size_t{1}] : nullptr, i % 2);
         if (o_.split) {
           products_.code_margins(views_[i].first, views_[i].count, vector(0, 1) + i * kTileRows, output_stride());
         }
       }
       residuals_.of_group(views_, size, margin_.data(), output_stride(), sums_.data());
-      add_gradient(size, look_ahead(tiles + t + size, end));
+      add_gradient(size, ahead);
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
       const OutputSums& s = sums_[k];
@@ -73,9 +75,10 @@ class Batches {
   size_t output_stride() const { return vectors_ * kGroupTiles * kTileRows; }
   float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
 
-  // Where the tiles of the next group lie, in case they are read as they are.
+  // Where the tiles of the next group lie, in case they are as large as what the products read.
   const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
-    if ((affine_.tables[0] && !in_products(affine_, look_up_of(o_))) || next >= end) return nullptr;
+    const bool expands = affine_.tables[0] && !in_products(affine_, look_up_of(o_));
+    if ((expands && affine_.stored_bits != 8) || next >= end) return nullptr;
     for (size_t i = 0; i < group_; ++i) {
       const TileRef ref = next[least<size_t>(i, static_cast<size_t>(end - next) - 1)];
       ahead_[i] = chunks_[ref.chunk].codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);
