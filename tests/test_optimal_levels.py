@@ -24,7 +24,8 @@ from zipml_ooc import (
     train,
 )
 from zipml_ooc.level_fitting import LevelGatherer
-from zipml_ooc.training.problem import load_tiles, make_problem
+from zipml_ooc.training.loading import load_tiles
+from zipml_ooc.training.problem import make_problem
 from zipml_ooc.training.spectrum import _moments, _scaled_blocks
 
 

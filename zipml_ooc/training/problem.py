@@ -1,4 +1,4 @@
-"""The training problem in well-scaled coordinates, and its tiles as the kernels take them.
+"""The training problem in well-scaled coordinates.
 
 Training sees columns of mean zero and variance one, and a target of variance one, however the
 dataset stores them: the change of coordinates is affine and is folded into the map from code to
@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from zipml_codecs import TILE_ROWS, EncodedChunk
-from zipml_codecs._native import TileBatch
 from zipml_codecs.tables import code_entries, grid_steps, table_bits_of
 
-from ..cache import ByteCache
-from ..dataset import Dataset, DatasetSpec
+from ..dataset import DatasetSpec
 from ..errors import UsageError
 from .options import TrainOptions
 
-__all__ = ["LoadedTiles", "Problem", "load_tiles", "make_problem"]
+__all__ = ["Problem", "make_problem"]
 
 # A penalty beyond this holds a coefficient at zero all the same, and float32 can hold it.
 _LARGEST_L2 = 1e30
@@ -196,86 +193,3 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         target_std=target_std,
         tables=tables,
     )
-
-
-@dataclass(frozen=True)
-class LoadedTiles:
-    """Tiles in the order asked for: packed codes and targets, ready for the kernels.
-
-    Attributes
-    ----------
-    batch : TileBatch
-    targets : list of (rows of chunk, outputs) float32
-    chunks : list of EncodedChunk
-    tiles : (count, 2) uint32
-        Chunk in this list, and tile in the chunk.
-    bytes_read : int
-        Size of the encoded chunks, whether they came from the store or from the cache.
-    """
-
-    batch: TileBatch
-    targets: list[F32]
-    chunks: list[EncodedChunk]
-    tiles: npt.NDArray[np.uint32]
-    bytes_read: int
-
-    def ordered_targets(self) -> F32:
-        """Targets of the rows, in the order of the tiles: (rows, outputs)."""
-        parts = [
-            self.targets[c][t * TILE_ROWS : (t + 1) * TILE_ROWS] for c, t in self.tiles.tolist()
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
-
-    def margins(self, model: F32, intercept: F32) -> F32:
-        """Margins of the rows, in the order of the tiles: (rows, outputs)."""
-        out = np.empty((self.batch.rows, len(model)), np.float32)
-        self.batch.margins(model, intercept, out)
-        return out
-
-
-# Encoded chunks and targets that this process has read: compressed data often fits in memory
-# where the raw data did not.
-_CACHE = ByteCache(128 << 20)
-
-
-def _chunk(dataset: Dataset, number: int) -> EncodedChunk:
-    return _CACHE.get(
-        (dataset.path, dataset.stamp, "X", number),
-        lambda: dataset.read_chunk(number),
-        lambda chunk: chunk.header.total_size,
-    )
-
-
-def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
-    start = number * dataset.spec.chunk_rows
-    stop = start + dataset.spec.rows_of_chunk(number)
-    scaling = problem.target_mean.tobytes(), problem.target_std.tobytes()
-    return _CACHE.get(
-        (dataset.path, dataset.stamp, "y", number, *scaling),
-        lambda: problem.scale_target(dataset.read_target(start, stop)),
-        lambda target: target.nbytes,
-    )
-
-
-def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64]) -> LoadedTiles:
-    """Fetch the chunks that hold the given tiles; codes stay packed."""
-    per_chunk = dataset.spec.chunk_rows // TILE_ROWS
-    numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
-    chunks = [_chunk(dataset, number) for number in numbers.tolist()]
-    targets = [_target(dataset, problem, number) for number in numbers.tolist()]
-    refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
-    batch = TileBatch(
-        codes=[chunk.codes for chunk in chunks],
-        targets=targets,
-        row_scales=[chunk.upper if chunk.lower is None else None for chunk in chunks],
-        first_tiles=np.array([chunk.header.first_tile for chunk in chunks], np.uint64),
-        tiles=refs,
-        offset=problem.offset,
-        slope=problem.slope,
-        centre=problem.centre,
-        stored_bits=problem.stored_bits,
-        outputs=problem.outputs,
-        tables=problem.tables,
-    )
-    taken = sum(chunk.header.total_size for chunk in chunks)
-    return LoadedTiles(batch, targets, chunks, refs, taken)

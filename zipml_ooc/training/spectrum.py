@@ -16,8 +16,9 @@ import numpy as np
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
+from .loading import LoadedTiles, load_tiles
 from .plan import Plan
-from .problem import F64, LoadedTiles, Problem, load_tiles
+from .problem import F64, Problem
 from .tasks import Job
 
 __all__ = ["Spectrum", "measure", "sample_windows", "shrinkage", "step_size"]

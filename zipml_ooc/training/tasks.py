@@ -2,7 +2,7 @@
 
 Tasks get the path of a dataset and small objects, read the chunks where they run, and give back a
 model's worth of numbers. Between calls a process keeps the opened dataset, and chunks and targets
-up to a budget (`problem`).
+up to a budget (`loading`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..dataset import open_cached
+from .loading import load_tiles
 from .plan import Plan, Step
-from .problem import F32, F64, Problem, load_tiles
+from .problem import F32, F64, Problem
 
 __all__ = [
     "Job",
