@@ -25,7 +25,8 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk, ValueRefusedError, encode_chunk
 from zipml_codecs.tables import grid_steps, table_bits_of
 
-from .dataset import ATTRIBUTE, DatasetSpec, LevelTables, add_checksum
+from .dataset import add_checksum
+from .dataset_spec import ATTRIBUTE, DatasetSpec, LevelTables
 from .errors import DataError
 from .features import FeatureEncoder
 from .sources import Source

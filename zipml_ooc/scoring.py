@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
-from .dataset import ATTRIBUTE, Dataset, open_dataset
+from .dataset import Dataset, open_dataset
+from .dataset_spec import ATTRIBUTE
 from .errors import DataError, UsageError
 from .features import FeatureEncoder
 from .metrics import ClassificationMetrics, RegressionMetrics

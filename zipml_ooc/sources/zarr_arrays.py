@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zipml_ooc.dataset import ATTRIBUTE, DatasetSpec
+from zipml_ooc.dataset_spec import ATTRIBUTE, DatasetSpec
 from zipml_ooc.errors import DataError
 from zipml_ooc.sources.arrays import (
     ArrayFile,

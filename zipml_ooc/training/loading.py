@@ -61,7 +61,7 @@ _CACHE = ByteCache(128 << 20)
 
 def _chunk(dataset: Dataset, number: int) -> EncodedChunk:
     return _CACHE.get(
-        (dataset.path, dataset.stamp, "X", number),
+        (dataset.store.place, dataset.stamp, "X", number),
         lambda: dataset.read_chunk(number),
         lambda chunk: chunk.header.total_size,
     )
@@ -72,7 +72,7 @@ def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
     stop = start + dataset.spec.rows_of_chunk(number)
     scaling = problem.target_mean.tobytes(), problem.target_std.tobytes()
     return _CACHE.get(
-        (dataset.path, dataset.stamp, "y", number, *scaling),
+        (dataset.store.place, dataset.stamp, "y", number, *scaling),
         lambda: problem.scale_target(dataset.read_target(start, stop)),
         lambda target: target.nbytes,
     )

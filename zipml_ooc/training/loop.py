@@ -132,7 +132,7 @@ class _Run:
         # Step and shrinkage are not known before the spectrum is.
         batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
         self._job = Job(
-            path=str(dataset.path.absolute()),
+            path=dataset.store.place,
             problem=problem,
             plan=plan,
             schedule=Schedule(step_size=0.0, shrinkage=0.0, average=options.average),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 from zipml_codecs.rng import Purpose, uniforms
 
-from ..dataset import DatasetSpec
+from ..dataset_spec import DatasetSpec
 from ..errors import UsageError
 from .options import TrainOptions
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs.tables import code_entries, grid_steps, table_bits_of
 
-from ..dataset import DatasetSpec
+from ..dataset_spec import DatasetSpec
 from ..errors import UsageError
 from .options import TrainOptions
 

@@ -50,7 +50,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a run share: the dataset's path and how to train on it."""
+    """What all tasks of a run share: the dataset's path or URL and how to train on it."""
 
     path: str
     problem: Problem

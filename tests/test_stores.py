@@ -1,0 +1,84 @@
+"""Bytes from folders and URLs: the same ones, counted, with clear errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import numpy as np
+import pytest
+from tables import compressed, regression_npz
+
+from zipml_ooc import DataError, TrainOptions, UsageError, evaluate, open_dataset, train
+from zipml_ooc.stores import open_store
+
+
+@pytest.fixture
+def memory_url() -> str:
+    return f"memory://{uuid4().hex}"
+
+
+def upload(folder: Path, url: str) -> str:
+    files, root = fsspec.core.url_to_fs(url)
+    files.put(str(folder), root, recursive=True)
+    return url
+
+
+@pytest.mark.parametrize("kind", ["folder", "file url", "memory"])
+def test_ranges_are_fetched_and_counted(tmp_path: Path, memory_url: str, kind: str) -> None:
+    folder = tmp_path / "store"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "b").write_bytes(bytes(range(200)))
+    place = {"folder": str(folder), "file url": f"file://{folder}", "memory": memory_url}[kind]
+    if kind == "memory":
+        upload(folder, memory_url)
+    store = open_store(place)
+    assert store.exists() and store.size("a/b") == 200
+    assert store.remote == (kind == "memory")
+    assert bytes(store.read("a/b")) == bytes(range(200))
+    assert (store.traffic.fetched_bytes, store.traffic.requests) == (200, 1)
+    assert bytes(store.read("a/b", [(3, 2), (150, 50)])) == bytes([3, 4, *range(150, 200)])
+    assert (store.traffic.fetched_bytes, store.traffic.requests) == (252, 3)
+    with pytest.raises(FileNotFoundError):
+        store.read("a/c")
+    with pytest.raises(OSError, match="a/b ends before byte 201"):
+        store.read("a/b", [(0, 1), (190, 11)])
+    assert not open_store(f"{place}-not").exists()
+
+
+def test_a_dataset_behind_a_url_is_the_dataset_in_its_folder(
+    tmp_path: Path, memory_url: str
+) -> None:
+    source = regression_npz(tmp_path / "t.npz", rows=600)
+    local = compressed(source, tmp_path / "d", chunk_rows=128)
+    remote = open_dataset(upload(tmp_path / "d", memory_url))
+    assert str(remote.path) == memory_url
+    assert remote.stored_bytes == local.stored_bytes
+    options = TrainOptions(epochs=2)
+    here, there = train(local, options), train(remote, options)
+    np.testing.assert_array_equal(here.model.coef, there.model.coef)
+    # Each chunk was fetched once, and kept.
+    assert remote.store.traffic.fetched_bytes == remote.stored_bytes
+    assert remote.store.traffic.requests == remote.spec.chunks == 5
+    assert evaluate(there.model, remote) == evaluate(here.model, local)
+
+
+def test_what_a_url_lacks_is_said_in_a_line(
+    tmp_path: Path, memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=f"there is no dataset at {memory_url}"):
+        open_dataset(memory_url)
+    with pytest.raises(UsageError, match=r"nowhere://x: .*nowhere"):
+        open_dataset("nowhere://x")
+    source = regression_npz(tmp_path / "t.npz", rows=200)
+    compressed(source, tmp_path / "d")
+    dataset = open_dataset(upload(tmp_path / "d", memory_url))
+    files, root = fsspec.core.url_to_fs(memory_url)
+    files.rm(f"{root}/X/c/0/0")
+    with pytest.raises(DataError, match=f"chunk X/c/0/0 of {memory_url} is missing"):
+        dataset.read_chunk(0)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UsageError, match=r's3fs: pip install "zipml-ooc\[s3\]"'):
+        open_store("s3://bucket/never-seen")
