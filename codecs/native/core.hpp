@@ -100,6 +100,8 @@ struct SgdOptions {
   double correction;  // part of the rounding bias that is taken out of the gradient, 0 to 1
   const float* variance;  // rounding variance of each column, of the value as read
   const float* l2;        // strength of the L2 penalty of each column
+  const float* l1;        // and of the L1 penalty, or null
+  double momentum;        // weight of the steps before in a step, 0 to 1
   bool fit_intercept;
   size_t batch_tiles;
   double batch_rows;  // rows that a step counts for: what sums over a mini-batch are divided by
@@ -109,12 +111,26 @@ struct SgdOptions {
   uint32_t draw;  // which draw of splits and roundings this is (the epoch)
 };
 
+// The model at which the gradient over all rows is known (SVRG): a step then takes the difference
+// of its mini-batch's gradient to that of the anchor, plus the mean over all rows.
+struct SgdAnchor {
+  const float* model;      // outputs x columns, or null
+  const float* intercept;  // outputs
+  const float* gradient;   // outputs x columns
+  const float* intercept_gradient;
+};
+
 struct SgdState {
   float* model;      // outputs x columns
   float* intercept;  // outputs
   double* model_sum;      // sums of the averaged iterates
   double* intercept_sum;
   size_t outputs;
+  float* velocity = nullptr;  // outputs x columns, with momentum
+  float* intercept_velocity = nullptr;
+  SgdAnchor anchor{};
+  double* gradient = nullptr;  // outputs x columns: where given, nothing moves but these sums
+  double* intercept_gradient = nullptr;
 };
 
 struct SgdResult {

@@ -250,5 +250,11 @@ NB_MODULE(_native, m) {
            nb::arg("intercept_sum").noconvert(), nb::arg("loss"), nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"),
            nb::arg("variance"), nb::arg("l2"), nb::arg("fit_intercept"), nb::arg("batch_tiles"), nb::arg("batch_rows"),
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
-           nb::arg("draw"));
+           nb::arg("draw"), nb::arg("l1") = nb::none(), nb::arg("momentum") = 0.0,
+           nb::arg("velocity").noconvert() = nb::none(), nb::arg("intercept_velocity").noconvert() = nb::none(),
+           nb::arg("anchor") = nb::none())
+      .def("full_gradient", &TileBatch::full_gradient, nb::arg("model"), nb::arg("intercept"), nb::arg("loss"),
+           nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"), nb::arg("variance"),
+           nb::arg("batch_tiles"), nb::arg("seed"), nb::arg("draw"), nb::arg("out").noconvert(),
+           nb::arg("intercept_out").noconvert());
 }

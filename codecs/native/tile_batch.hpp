@@ -3,11 +3,14 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -102,41 +105,103 @@ class TileBatch {
     kernels().square_norms(chunks_.data(), tiles_.data(), tiles_.size(), affine_, out.data());
   }
 
+  using Anchor = std::tuple<DenseMat<float>, Vec<float>, DenseMat<float>, Vec<float>>;
+
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
                 MutVec<double> intercept_sum, const std::string& loss,
                 const std::string& arithmetic, bool split, double correction, Vec<float> variance,
                 Vec<float> l2, bool fit_intercept, size_t batch_tiles,
                 double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
-                uint32_t draw) const {
+                uint32_t draw, std::optional<Vec<float>> l1, double momentum,
+                std::optional<MutDenseMat<float>> velocity, std::optional<MutVec<float>> intercept_velocity,
+                std::optional<Anchor> anchor) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
-    require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
-    require(arithmetic == "float" || arithmetic == "int16" || arithmetic == "int8",
-            "the arithmetic must be float, int16 or int8");
-    const Arithmetic kind = arithmetic == "float"   ? Arithmetic::kFloat
-                            : arithmetic == "int16" ? Arithmetic::kInt16
-                                                    : Arithmetic::kInt8;
-    require(kind == Arithmetic::kFloat || affine_.columns <= kMaxDotColumns,
-            "integer arithmetic takes up to 131072 columns: use float");
-    require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
-    require(variance.shape(0) == affine_.columns && l2.shape(0) == affine_.columns,
-            "variance and l2 need one entry a column");
-    require(batch_tiles >= 1, "a mini-batch is at least one tile");
+    require(l2.shape(0) == affine_.columns && (!l1 || l1->shape(0) == affine_.columns),
+            "l1 and l2 need one entry a column");
     require(batch_rows > 0, "a mini-batch counts for some rows");
-    const SgdOptions options{loss == "squared" ? Loss::kSquared : Loss::kLogistic, kind, split, correction,
-                             variance.data(), l2.data(), fit_intercept, batch_tiles, batch_rows, step_first,
-                             step_last, average_from, seed, draw};
-    const SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(),
-                         outputs_};
-    SgdResult result;
-    {
-      nb::gil_scoped_release release;
-      result = kernels().sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
+    require(momentum >= 0 && momentum < 1, "momentum must be 0 up to, not with, 1");
+    require(!anchor || arithmetic == "float", "an anchor goes with float arithmetic");
+    require(momentum == 0 || (velocity && intercept_velocity), "momentum needs velocities");
+    SgdOptions options = sgd_options(loss, arithmetic, split, correction, variance, batch_tiles, seed, draw);
+    options.l2 = l2.data();
+    options.l1 = l1 ? l1->data() : nullptr;
+    options.momentum = momentum;
+    options.fit_intercept = fit_intercept;
+    options.batch_rows = batch_rows;
+    options.step_first = step_first;
+    options.step_last = step_last;
+    options.average_from = average_from;
+    SgdState state{model.data(), intercept.data(), model_sum.data(), intercept_sum.data(), outputs_};
+    if (momentum != 0) {
+      require_model(velocity->shape(0), velocity->shape(1), intercept_velocity->shape(0));
+      state.velocity = velocity->data();
+      state.intercept_velocity = intercept_velocity->data();
     }
+    if (anchor) {
+      const auto& [at, at_intercept, mean, mean_intercept] = *anchor;
+      require_model(at.shape(0), at.shape(1), at_intercept.shape(0));
+      require_model(mean.shape(0), mean.shape(1), mean_intercept.shape(0));
+      state.anchor = {at.data(), at_intercept.data(), mean.data(), mean_intercept.data()};
+    }
+    const SgdResult result = run(options, state);
     return nb::make_tuple(result.loss_sum, result.rows, result.averaged);
   }
 
+  // The gradient over all rows, as sgd would see it in one mini-batch, in sums of doubles.
+  nb::tuple full_gradient(DenseMat<float> model, Vec<float> intercept, const std::string& loss,
+                          const std::string& arithmetic, bool split, double correction, Vec<float> variance,
+                          size_t batch_tiles, uint64_t seed, uint32_t draw, MutDenseMat<double> out,
+                          MutVec<double> intercept_out) const {
+    require_model(model.shape(0), model.shape(1), intercept.shape(0));
+    require_model(out.shape(0), out.shape(1), intercept_out.shape(0));
+    SgdOptions options = sgd_options(loss, arithmetic, split, correction, variance, batch_tiles, seed, draw);
+    const std::vector<float> none(affine_.columns, 0.0f);
+    options.l2 = none.data();
+    options.batch_rows = 1;
+    options.average_from = std::numeric_limits<size_t>::max();
+    SgdState state{};  // a model that is only read
+    state.model = const_cast<float*>(model.data());
+    state.intercept = const_cast<float*>(intercept.data());
+    state.outputs = outputs_;
+    state.gradient = out.data();
+    state.intercept_gradient = intercept_out.data();
+    std::fill_n(state.gradient, outputs_ * affine_.columns, 0.0);
+    std::fill_n(state.intercept_gradient, outputs_, 0.0);
+    const SgdResult result = run(options, state);
+    return nb::make_tuple(result.loss_sum, result.rows);
+  }
+
  private:
+  SgdOptions sgd_options(const std::string& loss, const std::string& arithmetic, bool split, double correction,
+                         const Vec<float>& variance, size_t batch_tiles, uint64_t seed, uint32_t draw) const {
+    require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
+    require(arithmetic == "float" || arithmetic == "int16" || arithmetic == "int8",
+            "the arithmetic must be float, int16 or int8");
+    SgdOptions options{};
+    options.loss = loss == "squared" ? Loss::kSquared : Loss::kLogistic;
+    options.arithmetic = arithmetic == "float"   ? Arithmetic::kFloat
+                         : arithmetic == "int16" ? Arithmetic::kInt16
+                                                 : Arithmetic::kInt8;
+    require(options.arithmetic == Arithmetic::kFloat || affine_.columns <= kMaxDotColumns,
+            "integer arithmetic takes up to 131072 columns: use float");
+    require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
+    require(variance.shape(0) == affine_.columns, "variance needs one entry a column");
+    require(batch_tiles >= 1, "a mini-batch is at least one tile");
+    options.split = split;
+    options.correction = correction;
+    options.variance = variance.data();
+    options.batch_tiles = batch_tiles;
+    options.seed = seed;
+    options.draw = draw;
+    return options;
+  }
+
+  SgdResult run(const SgdOptions& options, const SgdState& state) const {
+    nb::gil_scoped_release release;
+    return kernels().sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
+  }
+
   void require_model(size_t outputs, size_t columns, size_t intercepts) const {
     require(outputs == outputs_ && columns == affine_.columns && intercepts == outputs_,
             "the model is outputs x columns with one intercept an output");

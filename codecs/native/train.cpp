@@ -6,6 +6,7 @@
 #include "native.hpp"
 #include "products.hpp"
 #include "residuals.hpp"
+#include "update.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
@@ -25,23 +26,66 @@ LookUp look_up_of(const SgdOptions& o) {
   return o.arithmetic != Arithmetic::kFloat && !o.split ? LookUp::kInProducts : LookUp::kAhead;
 }
 
+// Residuals at one model, of a group of tiles after the other.
+class Seer {
+ public:
+  Seer(const Affine& affine, const SgdOptions& options, const float* model, const float* intercept, size_t outputs)
+      : o_(options), model_(model), intercept_(intercept), vectors_(options.split ? 2 : 1),
+        products_(affine, options.arithmetic, outputs, options.seed, options.draw),
+        residuals_(affine, options, products_, outputs) {
+    sums_.reset(outputs);
+    margin_.reset(outputs * vectors_ * kGroupTiles * kTileRows);
+  }
+
+  // Starts a mini-batch.
+  void begin() { residuals_.begin(model_, sums_.data()); }
+  // Takes the model as it is; `batch` names the draws that round it.
+  void look(uint64_t batch) { products_.set_model(model_, intercept_, batch); }
+
+  ZIPML_INLINE void see(const TileView* tiles, size_t size, const uint8_t* const* ahead) {
+    for (size_t i = 0; i < size; ++i) {
+      products_.code_margins(tiles[i].planes, tiles[i].count, vector(0, 0) + i * kTileRows, stride(),
+                             ahead ? ahead[i & ~size_t{1}] : nullptr, i % 2);
+      if (o_.split) {
+        products_.code_margins(tiles[i].first, tiles[i].count, vector(0, 1) + i * kTileRows, stride());
+      }
+    }
+    residuals_.of_group(tiles, size, margin_.data(), stride(), sums_.data());
+  }
+
+  size_t vectors() const { return vectors_; }
+  size_t stride() const { return vectors_ * kGroupTiles * kTileRows; }
+  // Residuals of output k: of the mean, and in the split form of the difference of the samples.
+  float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
+  Products& products() { return products_; }
+  OutputSums& sums(size_t k) { return sums_[k]; }
+
+ private:
+  const SgdOptions& o_;
+  const float *model_, *intercept_;
+  size_t vectors_;
+  Products products_;
+  Residuals residuals_;
+  Buffer<OutputSums> sums_;
+  Buffer<float> margin_;  // outputs x vectors x group x 64: margins, then residuals
+};
+
 class Batches {
  public:
-  Batches(const ChunkView* chunks, Affine affine, const SgdOptions& options, SgdState state)
+  // `anchor` is where gradients are compared to, or null.
+  Batches(const ChunkView* chunks, const Affine& affine, const SgdOptions& options, SgdState state, Seer* anchor)
       : chunks_(chunks), affine_(affine), o_(options), state_(state),
         group_(group_tiles(affine, look_up_of(options), options.batch_tiles)),
         loader_(chunks, affine, group_, options.split, options.seed, options.draw, look_up_of(options)),
-        products_(affine, options.arithmetic, state.outputs, options.seed, options.draw),
-        residuals_(affine, options, products_, state.outputs), vectors_(options.split ? 2 : 1) {
-    sums_.reset(state.outputs);
+        seer_(affine, options, state.model, state.intercept, state.outputs), anchor_(anchor),
+        update_(affine, options, state) {
     code_sum_.reset(state.outputs * padded(affine.columns));
-    margin_.reset(state.outputs * vectors_ * kGroupTiles * kTileRows);
-    for (size_t j = 0; j < affine.columns; ++j) penalised_ |= options.l2[j] != 0;
   }
 
   // Runs one mini-batch of tiles, whose list goes on until `end`, and returns its rows.
   size_t run(const TileRef* tiles, size_t count, const TileRef* end, double step, double* loss_sum) {
-    residuals_.begin(state_.model, sums_.data());
+    seer_.begin();
+    if (anchor_) anchor_->begin();
     code_sum_.clear();
     size_t rows = 0;
     for (size_t t = 0; t < count; t += group_) {
@@ -50,30 +94,39 @@ class Batches {
         loader_.view(i, tiles[t + i], views_[i]);
         rows += views_[i].rows;
       }
-      if (t == 0) products_.set_model(state_.model, state_.intercept, views_[0].id);
+      if (t == 0) seer_.look(views_[0].id);
       const uint8_t* const* ahead = look_ahead(tiles + t + size, end);
-      for (size_t i = 0; i < size; ++i) {
-        products_.code_margins(views_[i].planes, views_[i].count, vector(0, 0) + i * kTileRows, output_stride(),
-                               ahead ? ahead[i & ~size_t{1}] : nullptr, i % 2);
-        if (o_.split) {
-          products_.code_margins(views_[i].first, views_[i].count, vector(0, 1) + i * kTileRows, output_stride());
-        }
-      }
-      residuals_.of_group(views_, size, margin_.data(), output_stride(), sums_.data());
+      seer_.see(views_, size, ahead);
+      if (anchor_) subtract_anchor(size, t == 0);
       add_gradient(size, ahead);
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
-      const OutputSums& s = sums_[k];
+      OutputSums& s = seer_.sums(k);
       // E loss(q.w) - loss(a.w) = 1/2 loss'' sum of variance w^2
       *loss_sum += s.loss - 0.5 * s.curvature * s.rounding;
-      update(k, step, rows);
+      if (anchor_) s.rows -= anchor_->sums(k).rows;
+      const float* sums = code_sum_.data() + k * padded(affine_.columns);
+      const bool by_row = views_[0].chunk->row_scale != nullptr;
+      if (state_.gradient) {
+        update_.add_gradient(k, s, sums, by_row);
+      } else {
+        update_.step(k, s, anchor_ ? anchor_->sums(k) : s, sums, by_row, step, rows);
+      }
     }
     return rows;
   }
 
  private:
-  size_t output_stride() const { return vectors_ * kGroupTiles * kTileRows; }
-  float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
+  // Residuals become differences to those of the anchor on the same tiles.
+  __attribute__((noinline)) void subtract_anchor(size_t size, bool first) {
+    if (first) anchor_->look(views_[0].id);
+    anchor_->see(views_, size, nullptr);
+    for (size_t v = 0; v < state_.outputs * seer_.vectors(); ++v) {
+      float* own = seer_.vector(v / seer_.vectors(), v % seer_.vectors());
+      const float* other = anchor_->vector(v / seer_.vectors(), v % seer_.vectors());
+      for (size_t r = 0; r < size * kTileRows; r += 16) store(own + r, load<F16>(own + r) - load<F16>(other + r));
+    }
+  }
 
   // Where the tiles of the next group lie, in case they are as large as what the products read.
   const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
@@ -87,42 +140,18 @@ class Batches {
   }
 
   void add_gradient(size_t size, const uint8_t* const* ahead) {
-    for (size_t v = 0; v < vectors_; ++v) {
+    for (size_t v = 0; v < seer_.vectors(); ++v) {
       for (size_t k = 0; k < state_.outputs; ++k) {
-        float* r = vector(k, v);
-        products_.round_residuals(views_, size, k, static_cast<uint32_t>(k * vectors_ + v), r);
+        float* r = seer_.vector(k, v);
+        seer_.products().round_residuals(views_, size, k, static_cast<uint32_t>(k * seer_.vectors() + v), r);
         F16 sum = splat(0.0f);
         for (size_t i = 0; i < size * kTileRows; i += 16) sum += load<F16>(r + i);
-        sums_[k].scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
+        seer_.sums(k).scaled += (v ? 0.5 : 1.0) * lane_sum(sum);
       }
-      products_.add_code_gradient(views_, size, v == 1, vector(0, v), output_stride(),
-                                  v && affine_.tables[0] ? 0.5f : 1.0f, ahead, code_sum_.data(),
-                                  padded(affine_.columns));
+      seer_.products().add_code_gradient(views_, size, v == 1, seer_.vector(0, v), seer_.stride(),
+                                         v && affine_.tables[0] ? 0.5f : 1.0f, ahead, code_sum_.data(),
+                                         padded(affine_.columns));
     }
-  }
-
-  void update(size_t k, double step, size_t rows) {
-    const OutputSums& s = sums_[k];
-    const double scale = 1.0 / o_.batch_rows;
-    // The split form has no second-order bias: what is not to be taken out is put in.
-    const double kept = o_.split ? 1.0 - s.correction : -s.correction;
-    const float ridge = static_cast<float>(kept * s.curvature * scale);
-    const float scaled = static_cast<float>(s.scaled * scale);
-    // Rounded residuals where they stand for the rows too: then offset and centre cancel.
-    const float centre = views_[0].chunk->row_scale ? static_cast<float>(s.rows * scale) : scaled;
-    const float inverse = static_cast<float>(scale), eta = static_cast<float>(step);
-    // A mini-batch that is not full counts for less, and its penalty with it.
-    const float penalty = static_cast<float>(step * scale * static_cast<double>(rows));
-    const float* sums = code_sum_.data() + k * padded(affine_.columns);
-    float* w = state_.model + k * affine_.columns;
-    for (size_t j = 0; j < affine_.columns; ++j) {
-      const float g = affine_.slope[j] * (sums[j] * inverse) + affine_.offset[j] * scaled -
-                      affine_.centre[j] * centre + ridge * o_.variance[j] * w[j];
-      w[j] -= eta * g;
-    }
-    // implicit in the penalty: stable however strong it is
-    for (size_t j = 0; penalised_ && j < affine_.columns; ++j) w[j] /= 1.0f + penalty * o_.l2[j];
-    if (o_.fit_intercept) state_.intercept[k] -= eta * static_cast<float>(s.rows * scale);
   }
 
   const ChunkView* chunks_;
@@ -131,24 +160,18 @@ class Batches {
   SgdState state_;
   size_t group_;
   Loader loader_;
-  Products products_;
-  Residuals residuals_;
-  size_t vectors_;
-  bool penalised_ = false;
-  Buffer<OutputSums> sums_;
+  Seer seer_;
+  Seer* anchor_;
+  Update update_;
   Buffer<float> code_sum_;  // outputs x padded columns
-  Buffer<float> margin_;    // outputs x vectors x group x 64: margins, then residuals
   TileView views_[kGroupTiles];
   const uint8_t* ahead_[kGroupTiles] = {};
 };
 
-}  // namespace
-
-SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
-              const SgdOptions& o, SgdState state) {
-  const size_t d = affine.columns, batch_tiles = least(o.batch_tiles, greatest<size_t>(count, 1));
+SgdResult run_all(Batches& batch, const TileRef* tiles, size_t count, size_t d, const SgdOptions& o,
+                  SgdState state) {
+  const size_t batch_tiles = least(o.batch_tiles, greatest<size_t>(count, 1));
   const size_t batches = (count + batch_tiles - 1) / batch_tiles;
-  Batches batch(chunks, affine, o, state);
   SgdResult result{0.0, 0, 0};
   for (size_t i = 0; i < batches; ++i) {
     const size_t start = i * batch_tiles, size = least(batch_tiles, count - start);
@@ -161,6 +184,19 @@ SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affin
     ++result.averaged;
   }
   return result;
+}
+
+}  // namespace
+
+SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
+              const SgdOptions& o, SgdState state) {
+  if (!state.anchor.model) {
+    Batches batch(chunks, affine, o, state, nullptr);
+    return run_all(batch, tiles, count, affine.columns, o, state);
+  }
+  Seer anchor(affine, o, state.anchor.model, state.anchor.intercept, state.outputs);
+  Batches batch(chunks, affine, o, state, &anchor);
+  return run_all(batch, tiles, count, affine.columns, o, state);
 }
 
 void margins(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,

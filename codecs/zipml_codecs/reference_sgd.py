@@ -21,6 +21,7 @@ __all__ = [
     "ReferenceOptions",
     "ReferenceTile",
     "affine_values",
+    "full_gradient",
     "gradient",
     "gram",
     "largest_number",
@@ -54,7 +55,8 @@ class ReferenceTile:
 class ReferenceOptions:
     """The options of the native `sgd`; `offset`, `slope` and `centre` map codes to values.
 
-    With `tables`, (columns, codes), a code stands for its entry in the table of its column.
+    With `tables`, (columns, codes), a code stands for its entry in the table of its column. An
+    `anchor` is a model, its intercept, and the mean gradients of the two over all rows.
     """
 
     offset: F64
@@ -76,6 +78,9 @@ class ReferenceOptions:
     arithmetic: str = "float"
     stored_bits: int = 8
     tables: npt.NDArray[Any] | None = None
+    l1: F64 | float = 0.0
+    momentum: float = 0.0
+    anchor: tuple[F64, F64, F64, F64] | None = None
 
 
 def levels(codes: npt.NDArray[Any], o: ReferenceOptions) -> npt.NDArray[Any]:
@@ -302,33 +307,71 @@ def _group_sums(
     return total
 
 
+def _mini_batch(
+    batch: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, intercept: F64
+) -> _Sums:
+    """Sums over a mini-batch, rounding bias removed from the gradient and from the loss."""
+    seen = _seen_model(o, model, batch[0].number)
+    parts = [_group_sums(group, o, model, seen, intercept) for group in _groups(o, batch)]
+    curvature = np.sum([p.curvature for p in parts], axis=0)
+    rounding = (o.variance * model**2).sum(axis=1)
+    correction = _correction(o, rounding)
+    ridge = 1.0 - correction if o.split else -correction
+    slope = np.sum([p.gradient for p in parts], axis=0)
+    return _Sums(
+        slope + (ridge * curvature)[:, None] * o.variance * model,
+        np.sum([p.residual for p in parts], axis=0),
+        curvature,
+        sum(p.loss for p in parts) - 0.5 * float(curvature @ rounding),
+    )
+
+
+def full_gradient(
+    tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, intercept: F64
+) -> tuple[F64, F64, float]:
+    """Sums of the gradient of the model and of the intercept, and of the loss, over all rows."""
+    starts = range(0, len(tiles), o.batch_tiles)
+    parts = [_mini_batch(tiles[i : i + o.batch_tiles], o, model, intercept) for i in starts]
+    return (
+        np.sum([p.gradient for p in parts], axis=0),
+        np.sum([p.residual for p in parts], axis=0),
+        sum(p.loss for p in parts),
+    )
+
+
+def proximal(model: F64, l1: F64 | float, l2: F64, strength: float) -> F64:
+    """The model that the penalties draw this one to: soft thresholds, then the ridge."""
+    left = np.maximum(np.abs(model) - strength * l1, 0.0)
+    return np.asarray(np.where(model < 0, -left, left) / (1.0 + strength * l2))
+
+
 def sgd(
     tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, intercept: F64
 ) -> tuple[F64, F64, F64, F64, float]:
     """Run over the tiles in order; return model, intercept, their sums, and the loss sum."""
     model, intercept = model.copy(), intercept.copy()
     model_sum, intercept_sum = np.zeros_like(model), np.zeros_like(intercept)
+    velocity, intercept_velocity = np.zeros_like(model), np.zeros_like(intercept)
     loss_sum = 0.0
     starts = range(0, len(tiles), o.batch_tiles)
     for number, start in enumerate(starts):
         batch = tiles[start : start + o.batch_tiles]
-        seen = _seen_model(o, model, batch[0].number)
-        parts = [_group_sums(group, o, model, seen, intercept) for group in _groups(o, batch)]
-        rows = o.batch_rows
-        full = sum(len(tile.codes) for tile in batch) / rows
-        slope = np.sum([p.gradient for p in parts], axis=0) / rows
-        residual = np.sum([p.residual for p in parts], axis=0) / rows
-        curvature = np.sum([p.curvature for p in parts], axis=0)
-        rounding = (o.variance * model**2).sum(axis=1)
-        loss_sum += sum(p.loss for p in parts) - 0.5 * float(curvature @ rounding)
+        sums = _mini_batch(batch, o, model, intercept)
+        loss_sum += sums.loss
+        full = sum(len(tile.codes) for tile in batch) / o.batch_rows
+        slope, residual = sums.gradient / o.batch_rows, sums.residual / o.batch_rows
+        if o.anchor is not None:
+            at, at_intercept, mean, mean_residual = o.anchor
+            there = _mini_batch(batch, o, at, at_intercept)
+            slope = slope - there.gradient / o.batch_rows + full * mean
+            residual = residual - there.residual / o.batch_rows + full * mean_residual
+        velocity = o.momentum * velocity + (1.0 - o.momentum) * slope
+        intercept_velocity = o.momentum * intercept_velocity + (1.0 - o.momentum) * residual
         part = number / (len(starts) - 1) if len(starts) > 1 else 0.0
         step = o.step_first + (o.step_last - o.step_first) * part
-        correction = _correction(o, rounding)
-        ridge = 1.0 - correction if o.split else -correction
-        slope += (ridge * curvature / rows)[:, None] * o.variance * model
-        model = (model - step * slope) / (1.0 + step * full * o.l2)
+        model = proximal(model - step * velocity, o.l1, o.l2, step * full)
         if o.fit_intercept:
-            intercept = intercept - step * residual
+            intercept = intercept - step * intercept_velocity
         if number >= o.average_from:
             model_sum += model
             intercept_sum += intercept
