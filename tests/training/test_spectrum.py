@@ -12,7 +12,7 @@ from tables import compressed, regression_npz
 
 from zipml_ooc import TrainOptions, train
 from zipml_ooc.training import spectrum as spectrum_module
-from zipml_ooc.training.spectrum import lanczos
+from zipml_ooc.training.shrinkage import lanczos
 
 
 @settings(max_examples=40)
