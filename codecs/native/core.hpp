@@ -61,9 +61,10 @@ struct CodeSpec {
 struct ChunkView {
   const uint8_t* codes;
   size_t rows;
-  const float* target;  // rows x outputs
+  const float* target;  // rows x outputs, or the class code of each row
   const float* row_scale;
   uint64_t first_tile;
+  const float* weight = nullptr;  // how often each row counts; null for once
 };
 
 struct TileRef {
@@ -91,14 +92,18 @@ enum class Arithmetic : int { kFloat = 0, kInt16 = 1, kInt8 = 2 };
 // Columns whose products with integers a sum of 32 bits holds (dots.hpp).
 constexpr size_t kMaxDotColumns = 1 << 17;
 
-enum class Loss : int { kSquared = 0, kLogistic = 1 };
+// Losses of a margin and a target: a number, or 1 or 0 for a row that is of the output's class or not.
+// Softmax takes the margins of a row together.
+enum class Loss : int { kSquared, kHuber, kLogistic, kHinge, kSquaredHinge, kLsSvm, kSoftmax };
 
 struct SgdOptions {
   Loss loss;
+  float huber_delta;  // distance from the target at which Huber's loss becomes linear
+  bool class_codes;   // a row's target is one class code: output k tells class k from the others
   Arithmetic arithmetic;
   bool split;         // the paper's form: the two samples of a code sum drawn apart again
   double correction;  // part of the rounding bias that is taken out of the gradient, 0 to 1
-  const float* variance;  // rounding variance of each column, of the value as read
+  const float* variance;  // rounding variance of each column, of the value as read; 0 without a slope
   const float* l2;        // strength of the L2 penalty of each column
   const float* l1;        // and of the L1 penalty, or null
   double momentum;        // weight of the steps before in a step, 0 to 1

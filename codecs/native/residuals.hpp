@@ -2,26 +2,14 @@
 #pragma once
 
 #include "losses.hpp"
-#include "products.hpp"
+#include "softmax.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
 
-// Variance of the margin up to which the logistic correction is applied in full: above it models ran
-// away on heavy-tailed columns at 4, at 1 the gain was smaller (docs/estimators.md).
-constexpr double kSeriesLimit = 2.0;
-
 // What the rows of a group add up for one output.
 struct RowSums {
   F16 loss{}, curvature{}, residual{};
-};
-
-// What a mini-batch adds up for one output.
-struct OutputSums {
-  double loss, curvature;
-  double rows, scaled;  // of the residuals, as they are and as rounded
-  double rounding;    // variance of the margins that rounding causes: sum of v w^2
-  double correction;  // part of the rounding bias to take out
 };
 
 class Residuals {
@@ -29,26 +17,41 @@ class Residuals {
   Residuals(Affine affine, const SgdOptions& options, const Products& products, size_t outputs)
       : affine_(affine), o_(options), products_(products), outputs_(outputs) {
     for (size_t j = 0; j < affine.columns; ++j) noisy_ |= options.variance[j] != 0;
+    if (options.loss == Loss::kSoftmax) softmax_.reset(affine.columns, outputs, options, noisy_);
   }
 
   // Starts the sums of a mini-batch that the given model meets.
-  void begin(const float* model, OutputSums* sums) const {
+  void begin(const float* model, OutputSums* sums) {
     for (size_t k = 0; k < outputs_; ++k) begin_output(model + k * affine_.columns, sums[k]);
+    if (o_.loss == Loss::kSoftmax && noisy_) softmax_.begin(model, sums);
+  }
+
+  // Ends them, before the model changes. Coupled outputs take what their gradients are off by, times
+  // `sign`, out of the sums over codes: outputs x padded columns.
+  void end(const float* model, OutputSums* sums, float sign, float* code_sums) const {
+    if (o_.loss == Loss::kSoftmax && noisy_) softmax_.end(model, affine_.slope, sums, sign, code_sums);
   }
 
   // Turns sums over codes into residuals, in place, for every output of a group of tiles. Output k
   // of tile i is at 64 i from margins + k * stride; in the split form the first samples are half a
   // stride behind, and become the difference of the two residuals.
-  void of_group(const TileView* tiles, size_t count, float* margins, size_t stride, OutputSums* sums) const {
+  void of_group(const TileView* tiles, size_t count, float* margins, size_t stride, OutputSums* sums) {
+    if (o_.loss == Loss::kSoftmax) {
+      for (size_t i = 0; i < count; ++i) coupled(tiles[i], margins + i * kTileRows, stride, sums);
+      return;
+    }
     for (size_t k = 0; k < outputs_; ++k) {
       float* m = margins + k * stride;
       RowSums rows;
       for (size_t i = 0; i < count; ++i) {
         float *at = m + i * kTileRows, *first = at + stride / 2;
-        if (o_.loss == Loss::kSquared) {
-          row_terms<Loss::kSquared>(tiles[i], k, at, first, sums[k], rows);
-        } else {
-          row_terms<Loss::kLogistic>(tiles[i], k, at, first, sums[k], rows);
+        switch (o_.loss) {
+          case Loss::kHuber: row_terms<Loss::kHuber>(tiles[i], k, at, first, sums[k], rows); break;
+          case Loss::kLogistic: row_terms<Loss::kLogistic>(tiles[i], k, at, first, sums[k], rows); break;
+          case Loss::kHinge: row_terms<Loss::kHinge>(tiles[i], k, at, first, sums[k], rows); break;
+          case Loss::kSquaredHinge: row_terms<Loss::kSquaredHinge>(tiles[i], k, at, first, sums[k], rows); break;
+          case Loss::kLsSvm: row_terms<Loss::kLsSvm>(tiles[i], k, at, first, sums[k], rows); break;
+          default: row_terms<Loss::kSquared>(tiles[i], k, at, first, sums[k], rows);
         }
       }
       sums[k].loss += lane_sum(rows.loss);
@@ -75,17 +78,60 @@ class Residuals {
     s.correction = bounded ? o_.correction * kSeriesLimit / s.rounding : o_.correction;
   }
 
-  // Targets of output k, and ones for the rows that there are.
-  ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float present[64]) const {
-    const float* target = tile.chunk->target + tile.row * outputs_ + k;
+  // Targets of output k, and how often each row counts: never where there is none.
+  ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float counts[64]) const {
+    const float* target = tile.chunk->target + tile.row * (o_.class_codes ? 1 : outputs_);
     if (outputs_ == 1 && tile.rows == kTileRows) {
       std::memcpy(out, target, kTileRows * sizeof(float));
-      for (size_t r = 0; r < kTileRows; ++r) present[r] = 1.0f;
-      return;
+      for (size_t r = 0; r < kTileRows; ++r) counts[r] = 1.0f;
+    } else if (o_.class_codes) {
+      present(tile.rows, counts);
+      const float own = static_cast<float>(k);
+      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows && target[r] == own ? 1.0f : 0.0f;
+    } else {
+      present(tile.rows, counts);
+      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows ? target[r * outputs_ + k] : 0.0f;
     }
-    for (size_t r = 0; r < kTileRows; ++r) {
-      out[r] = r < tile.rows ? target[r * outputs_] : 0.0f;
-      present[r] = r < tile.rows ? 1.0f : 0.0f;
+    weigh(tile, counts);
+  }
+  static ZIPML_INLINE void present(size_t rows, float counts[64]) {
+    for (size_t r = 0; r < kTileRows; ++r) counts[r] = r < rows ? 1.0f : 0.0f;
+  }
+  static ZIPML_INLINE void weigh(const TileView& tile, float* counts) {
+    if (!tile.chunk->weight) return;
+    for (size_t r = 0; r < tile.rows; ++r) counts[r] = tile.chunk->weight[tile.row + r];
+  }
+
+  // The residuals of a loss that takes all outputs of a row together.
+  ZIPML_APART void coupled(const TileView& tile, float* m, size_t stride, OutputSums* sums) {
+    alignas(64) float code[64] = {}, counts[64];
+    std::memcpy(code, tile.chunk->target + tile.row, tile.rows * sizeof(float));
+    present(tile.rows, counts);
+    weigh(tile, counts);
+    for (size_t k = 0; k < outputs_; ++k) {
+      float *at = m + k * stride, *first = at + stride / 2;
+      if (o_.split) {
+        part_samples(at, first, softmax_.second(k));
+        products_.finish_margins(tile, k, first);
+        products_.finish_margins(tile, k, softmax_.second(k));
+      }
+      products_.finish_margins(tile, k, at);
+    }
+    softmax_.residuals(m, stride, code, counts, sums);
+    for (size_t k = 0; k < outputs_; ++k) {
+      scale_rows(tile, m + k * stride);
+      if (o_.split) scale_rows(tile, m + k * stride + stride / 2);
+    }
+  }
+
+  // Sums over the codes of the mean and of the first sample become those of both samples.
+  ZIPML_INLINE void part_samples(const float* mean, float* first, float* second) const {
+    // A code is half of a sum, an entry of a table is whole.
+    const F16 twice = splat(affine_.tables[0] ? 1.0f : 2.0f);
+    for (size_t r = 0; r < kTileRows; r += 16) {
+      const F16 one = load<F16>(first + r) * twice;
+      store(first + r, one);
+      store(second + r, load<F16>(mean + r) + load<F16>(mean + r) - one);
     }
   }
 
@@ -96,20 +142,20 @@ class Residuals {
   }
 
   template <Loss L>
-  void row_terms(const TileView& tile, size_t k, float* m, float* m1, const OutputSums& s, RowSums& rows) const {
+  ZIPML_APART void row_terms(const TileView& tile, size_t k, float* m, float* m1, const OutputSums& s, RowSums& rows) const {
     o_.split ? split_residuals<L>(tile, k, m, m1, s, rows) : residuals<L>(tile, k, m, s, rows);
   }
 
   template <Loss L>
   ZIPML_INLINE void residuals(const TileView& tile, size_t k, float* m, const OutputSums& s, RowSums& rows) const {
-    alignas(64) float target[64], present[64];
+    alignas(64) float target[64], counts[64];
     products_.finish_margins(tile, k, m);
-    targets(tile, k, target, present);
-    const F16 shift = splat(static_cast<float>(0.5 * s.correction * s.rounding));
+    targets(tile, k, target, counts);
+    const F16 shift = splat(static_cast<float>(0.5 * s.correction * s.rounding)), delta = splat(o_.huber_delta);
     RowSums sums = rows;
     for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 here = load<F16>(present + r);
-      const LossTerms at = loss_terms<L>(load<F16>(m + r), load<F16>(target + r));
+      const F16 here = load<F16>(counts + r);
+      const LossTerms at = loss_terms<L>(load<F16>(m + r), load<F16>(target + r), delta);
       const F16 residual = (at.first - shift * at.third) * here;
       sums.loss += at.value * here;
       sums.curvature += at.second * here;
@@ -125,26 +171,20 @@ class Residuals {
   template <Loss L>
   ZIPML_INLINE void split_residuals(const TileView& tile, size_t k, float* m, float* m1, const OutputSums& s,
                                     RowSums& rows) const {
-    alignas(64) float target[64], present[64], m2[64];
-    // A code is half of a sum, an entry of a table is whole.
-    const F16 twice = splat(affine_.tables[0] ? 1.0f : 2.0f);
-    for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 one = load<F16>(m1 + r) * twice;
-      store(m1 + r, one);
-      store(m2 + r, load<F16>(m + r) + load<F16>(m + r) - one);
-    }
+    alignas(64) float target[64], counts[64], m2[64];
+    part_samples(m, m1, m2);
     products_.finish_margins(tile, k, m);
     products_.finish_margins(tile, k, m1);
     products_.finish_margins(tile, k, m2);
-    targets(tile, k, target, present);
+    targets(tile, k, target, counts);
     // A single sample has twice the variance of the mean of two.
-    const F16 shift = splat(static_cast<float>(s.correction * s.rounding));
+    const F16 shift = splat(static_cast<float>(s.correction * s.rounding)), delta = splat(o_.huber_delta);
     RowSums sums = rows;
     for (size_t r = 0; r < kTileRows; r += 16) {
-      const F16 here = load<F16>(present + r), y = load<F16>(target + r);
-      const LossTerms at1 = loss_terms<L>(load<F16>(m1 + r), y);
-      const LossTerms at2 = loss_terms<L>(load<F16>(m2 + r), y);
-      const LossTerms at = loss_terms<L>(load<F16>(m + r), y);
+      const F16 here = load<F16>(counts + r), y = load<F16>(target + r);
+      const LossTerms at1 = loss_terms<L>(load<F16>(m1 + r), y, delta);
+      const LossTerms at2 = loss_terms<L>(load<F16>(m2 + r), y, delta);
+      const LossTerms at = loss_terms<L>(load<F16>(m + r), y, delta);
       const F16 r1 = (at1.first - shift * at1.third) * here, r2 = (at2.first - shift * at2.third) * here;
       sums.loss += at.value * here;
       sums.curvature += at.second * here;
@@ -162,6 +202,7 @@ class Residuals {
   const Products& products_;
   size_t outputs_;
   bool noisy_ = false;
+  Softmax softmax_;
 };
 
 }  // namespace ZIPML_ISA

@@ -27,13 +27,15 @@ class TileBatch {
   using Codes = std::vector<Vec<uint8_t>>;
   using Targets = std::vector<DenseMat<float>>;
   using RowScales = std::vector<std::optional<Vec<float>>>;
+  using Weights = std::vector<Vec<float>>;
   using Tables = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::ro, nb::device::cpu>;
 
   TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
             DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
-            int stored_bits, size_t outputs, std::optional<Tables> tables)
+            int stored_bits, size_t outputs, std::optional<Tables> tables, Weights weights)
       : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
-        row_scales_(std::move(row_scales)), offset_(offset), slope_(slope), centre_(centre) {
+        row_scales_(std::move(row_scales)), weights_(std::move(weights)), offset_(offset), slope_(slope),
+        centre_(centre) {
     const size_t columns = offset.shape(0);
     require(slope.shape(0) == columns && centre.shape(0) == columns,
             "offset, slope and centre need one entry a column");
@@ -42,6 +44,7 @@ class TileBatch {
     require(targets_.size() == codes_.size() && row_scales_.size() == codes_.size() &&
                 first_tiles.shape(0) == codes_.size(),
             "every chunk needs its codes, targets, row scales and first tile");
+    require(weights_.empty() || weights_.size() == codes_.size(), "every chunk has weights, or none");
     affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits, {}, 0, 0};
     if (tables) set_tables(*tables);
     chunks_.reserve(codes_.size());
@@ -49,12 +52,15 @@ class TileBatch {
       const size_t n = targets_[c].shape(0);
       const auto& scales = row_scales_[c];
       require(scales.has_value() == row_scales_[0].has_value(), "all chunks have row scales, or none");
-      require(targets_[c].shape(1) == outputs, "the targets need one column an output");
+      class_codes_ = outputs > 1 && targets_[0].shape(1) == 1;
+      require(targets_[c].shape(1) == (class_codes_ ? 1 : outputs),
+              "the targets need one column an output, or one of class codes");
       require(codes_[c].shape(0) == checked_codes_size(n, columns, stored_bits),
               "a code buffer has the wrong size");
       require(!scales || scales->shape(0) == n, "one row scale for each row is needed");
-      chunks_.push_back({codes_[c].data(), n, targets_[c].data(),
-                         scales ? scales->data() : nullptr, first_tiles.data()[c]});
+      require(weights_.empty() || weights_[c].shape(0) == n, "one weight for each row is needed");
+      chunks_.push_back({codes_[c].data(), n, targets_[c].data(), scales ? scales->data() : nullptr,
+                         first_tiles.data()[c], weights_.empty() ? nullptr : weights_[c].data()});
     }
     require(refs.shape(1) == 2, "a tile is named by its chunk and its number there");
     tiles_.reserve(refs.shape(0));
@@ -114,7 +120,7 @@ class TileBatch {
                 double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
                 uint32_t draw, std::optional<Vec<float>> l1, double momentum,
                 std::optional<MutDenseMat<float>> velocity, std::optional<MutVec<float>> intercept_velocity,
-                std::optional<Anchor> anchor) const {
+                std::optional<Anchor> anchor, float huber_delta) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
     require(l2.shape(0) == affine_.columns && (!l1 || l1->shape(0) == affine_.columns),
@@ -123,7 +129,8 @@ class TileBatch {
     require(momentum >= 0 && momentum < 1, "momentum must be 0 up to, not with, 1");
     require(!anchor || arithmetic == "float", "an anchor goes with float arithmetic");
     require(momentum == 0 || (velocity && intercept_velocity), "momentum needs velocities");
-    SgdOptions options = sgd_options(loss, arithmetic, split, correction, variance, batch_tiles, seed, draw);
+    SgdOptions options =
+        sgd_options(loss, huber_delta, arithmetic, split, correction, variance, batch_tiles, seed, draw);
     options.l2 = l2.data();
     options.l1 = l1 ? l1->data() : nullptr;
     options.momentum = momentum;
@@ -152,10 +159,11 @@ class TileBatch {
   nb::tuple full_gradient(DenseMat<float> model, Vec<float> intercept, const std::string& loss,
                           const std::string& arithmetic, bool split, double correction, Vec<float> variance,
                           size_t batch_tiles, uint64_t seed, uint32_t draw, MutDenseMat<double> out,
-                          MutVec<double> intercept_out) const {
+                          MutVec<double> intercept_out, float huber_delta) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(out.shape(0), out.shape(1), intercept_out.shape(0));
-    SgdOptions options = sgd_options(loss, arithmetic, split, correction, variance, batch_tiles, seed, draw);
+    SgdOptions options =
+        sgd_options(loss, huber_delta, arithmetic, split, correction, variance, batch_tiles, seed, draw);
     const std::vector<float> none(affine_.columns, 0.0f);
     options.l2 = none.data();
     options.batch_rows = 1;
@@ -173,13 +181,19 @@ class TileBatch {
   }
 
  private:
-  SgdOptions sgd_options(const std::string& loss, const std::string& arithmetic, bool split, double correction,
-                         const Vec<float>& variance, size_t batch_tiles, uint64_t seed, uint32_t draw) const {
-    require(loss == "squared" || loss == "logistic", "the loss must be squared or logistic");
+  SgdOptions sgd_options(const std::string& loss, float huber_delta, const std::string& arithmetic, bool split,
+                         double correction, const Vec<float>& variance, size_t batch_tiles, uint64_t seed,
+                         uint32_t draw) const {
+    const Loss which = loss_of(loss);
+    require(class_codes_ ? which != Loss::kSquared && which != Loss::kHuber : which != Loss::kSoftmax,
+            "squared and Huber take numbers, softmax takes one column of class codes");
+    require(huber_delta > 0, "Huber's loss needs a distance above 0");
     require(arithmetic == "float" || arithmetic == "int16" || arithmetic == "int8",
             "the arithmetic must be float, int16 or int8");
     SgdOptions options{};
-    options.loss = loss == "squared" ? Loss::kSquared : Loss::kLogistic;
+    options.loss = which;
+    options.huber_delta = huber_delta;
+    options.class_codes = class_codes_;
     options.arithmetic = arithmetic == "float"   ? Arithmetic::kFloat
                          : arithmetic == "int16" ? Arithmetic::kInt16
                                                  : Arithmetic::kInt8;
@@ -205,6 +219,14 @@ class TileBatch {
   void require_model(size_t outputs, size_t columns, size_t intercepts) const {
     require(outputs == outputs_ && columns == affine_.columns && intercepts == outputs_,
             "the model is outputs x columns with one intercept an output");
+  }
+
+  static Loss loss_of(const std::string& name) {
+    const char* const names[] = {"squared", "huber", "logistic", "hinge", "squared-hinge", "ls-svm", "softmax"};
+    for (int i = 0; i < 7; ++i) {
+      if (name == names[i]) return static_cast<Loss>(i);
+    }
+    throw std::invalid_argument("unknown loss " + name);
   }
 
   // Entries of a column are padded to a power of two, so that no code reaches beyond its table.
@@ -236,6 +258,8 @@ class TileBatch {
   Codes codes_;
   Targets targets_;
   RowScales row_scales_;
+  Weights weights_;
+  bool class_codes_ = false;
   Vec<float> offset_, slope_, centre_;
   std::vector<ChunkView> chunks_;
   std::vector<TileRef> tiles_;

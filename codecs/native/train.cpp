@@ -53,6 +53,9 @@ class Seer {
     residuals_.of_group(tiles, size, margin_.data(), stride(), sums_.data());
   }
 
+  // Ends it: what the gradients are off by, where outputs are coupled, leaves the sums over codes.
+  void end(float* code_sums, float sign) { residuals_.end(model_, sums_.data(), sign, code_sums); }
+
   size_t vectors() const { return vectors_; }
   size_t stride() const { return vectors_ * kGroupTiles * kTileRows; }
   // Residuals of output k: of the mean, and in the split form of the difference of the samples.
@@ -100,6 +103,8 @@ class Batches {
       if (anchor_) subtract_anchor(size, t == 0);
       add_gradient(size, ahead);
     }
+    seer_.end(code_sum_.data(), 1.0f);
+    if (anchor_) anchor_->end(code_sum_.data(), -1.0f);
     for (size_t k = 0; k < state_.outputs; ++k) {
       OutputSums& s = seer_.sums(k);
       // E loss(q.w) - loss(a.w) = 1/2 loss'' sum of variance w^2

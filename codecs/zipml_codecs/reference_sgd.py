@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .reference_losses import ReferenceLoss, series_part
 from .rng import Purpose, rounding_draws, split_mask
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "square_norms",
 ]
 
-SERIES_LIMIT = 2.0
 GROUP_TILES, GROUP_BYTES = 4, 256 << 10
 
 F64 = npt.NDArray[np.float64]
@@ -42,13 +42,15 @@ F32 = npt.NDArray[np.float32]
 class ReferenceTile:
     """Stored codes of up to 64 rows, (rows, columns); targets (rows, outputs); scales (rows,).
 
-    Column scales have no row scales: None.
+    Column scales have no row scales: None. Targets may be class codes, (rows, 1), for several
+    outputs. Rows without weights, (rows,), count once.
     """
 
     codes: npt.NDArray[np.int64]
     target: F64
     row_scale: F64 | None
     number: int
+    weight: F64 | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class ReferenceOptions:
     l1: F64 | float = 0.0
     momentum: float = 0.0
     anchor: tuple[F64, F64, F64, F64] | None = None
+    huber_delta: float = 1.345
 
 
 def levels(codes: npt.NDArray[Any], o: ReferenceOptions) -> npt.NDArray[Any]:
@@ -215,35 +218,11 @@ def _groups(o: ReferenceOptions, batch: Sequence[ReferenceTile]) -> list[list[Re
     return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
 
 
-def _loss(name: str, margin: F64, target: F64) -> tuple[F64, F64, F64, F64]:
-    """Loss and its first three derivatives by the margin."""
-    if name == "squared":
-        return 0.5 * (margin - target) ** 2, margin - target, np.ones_like(margin), 0 * margin
-    sign = np.where(target > 0.5, 1.0, -1.0)
-    wrong = 1.0 / (1.0 + np.exp(sign * margin))
-    second = wrong * (1.0 - wrong)
-    third = -sign * second * (1.0 - 2.0 * wrong)
-    return np.logaddexp(0.0, -sign * margin), -sign * wrong, second, third
-
-
-def _correction(o: ReferenceOptions, margin_variance: F64) -> F64:
-    """Part of the rounding bias to take out, for each output.
-
-    The corrections of a curved loss are the start of a series in the variance that rounding gives
-    the margin: where it is large, they are held to what they are at the limit.
-    """
-    if o.loss == "squared":
-        return np.full_like(margin_variance, o.correction)
-    return np.asarray(o.correction / np.maximum(1.0, margin_variance / SERIES_LIMIT))
-
-
-def _residual(o: ReferenceOptions, margin: F64, target: F64, margin_variance: F64) -> F64:
-    """First derivative, less what noise of this variance in the margin adds to it on average.
-
-    To first order in the variance: half of it times the third derivative.
-    """
-    _, first, _, third = _loss(o.loss, margin, target)
-    return np.asarray(first - 0.5 * third * margin_variance)
+def _targets(o: ReferenceOptions, target: F64, outputs: int) -> F64:
+    """Targets of each output: class codes become 1 for the class's output and 0 for the others."""
+    if target.shape[1] == outputs or o.loss == "softmax":
+        return target
+    return np.asarray(target == np.arange(outputs), np.float64)
 
 
 def _first_codes(tile: ReferenceTile, o: ReferenceOptions) -> npt.NDArray[np.int64]:
@@ -262,8 +241,8 @@ class _Sums:
     """What a group of tiles adds to a mini-batch."""
 
     gradient: F64  # outputs x columns
-    residual: F64  # of each output, as all below
-    curvature: F64
+    residual: F64  # of each output
+    curvature: F64  # outputs x outputs
     loss: float
 
 
@@ -271,27 +250,30 @@ def _group_sums(
     tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, seen: F64, intercept: F64
 ) -> _Sums:
     """Sums over a group; `seen` is the model that the codes meet."""
-    noise = (o.variance * model**2).sum(axis=1)
-    taken = _correction(o, noise) * noise
+    loss = ReferenceLoss(o.loss, o.huber_delta)
+    noise = (o.variance * model) @ model.T
+    taken = o.correction * series_part(o.loss, noise)[:, None] * noise
     firsts, seconds, values, samples = [], [], [], []
-    total = _Sums(np.zeros_like(model), np.zeros_like(intercept), np.zeros_like(intercept), 0.0)
+    total = _Sums(np.zeros_like(model), np.zeros_like(intercept), np.zeros_like(noise), 0.0)
     for tile in tiles:
         mean = affine_values(tile, tile.codes, o)
         at_mean = mean @ seen.T + intercept
-        loss, _, curvature, _ = _loss(o.loss, at_mean, tile.target)
-        total.loss += float(loss.sum())
-        total.curvature += curvature.sum(axis=0)
+        target = _targets(o, tile.target, len(intercept))
+        weight = np.ones(len(target)) if tile.weight is None else tile.weight
+        lost, curvature = loss.value_and_curvature(at_mean, target, weight)
+        total.loss += lost
+        total.curvature += curvature
         values.append(unscaled(tile.codes, o))
         if not o.split:
-            firsts.append(_residual(o, at_mean, tile.target, taken))
+            firsts.append(weight[:, None] * loss.slope(at_mean, target, taken))
             total.residual += firsts[-1].sum(axis=0)
             continue
         # The slope is that of the sum: a single sample counts twice. It has twice the variance.
         sample = 2 * _first_codes(tile, o)
         q1 = affine_values(tile, sample, o)
         q2 = 2 * mean - q1
-        r1 = _residual(o, q1 @ seen.T + intercept, tile.target, 2 * taken)
-        r2 = _residual(o, q2 @ seen.T + intercept, tile.target, 2 * taken)
+        r1 = weight[:, None] * loss.slope(q1 @ seen.T + intercept, target, 2 * taken)
+        r2 = weight[:, None] * loss.slope(q2 @ seen.T + intercept, target, 2 * taken)
         firsts.append(r1)
         seconds.append(r2 - r1)
         samples.append(unscaled(sample, o))
@@ -299,11 +281,11 @@ def _group_sums(
     # ZipML, section 2.2: each sample takes the residual of the other one, and
     # (r2 q1 + r1 q2) / 2 = r1 (q1 + q2) / 2 + (r2 - r1) q1 / 2.
     terms = [(1.0, firsts, values), (0.5, seconds, samples)][: 2 if o.split else 1]
-    for vector, (weight, residuals, met) in enumerate(terms):
+    for vector, (factor, residuals, met) in enumerate(terms):
         rounded_ones = _seen_residuals(o, tiles, residuals, vector)
         for tile, r, exact, value in zip(tiles, rounded_ones, residuals, met, strict=True):
             centred = r if tile.row_scale is None else exact  # centres know no row scale
-            total.gradient += weight * (r.T @ value - centred.sum(axis=0)[:, None] * o.centre)
+            total.gradient += factor * (r.T @ value - centred.sum(axis=0)[:, None] * o.centre)
     return total
 
 
@@ -314,15 +296,15 @@ def _mini_batch(
     seen = _seen_model(o, model, batch[0].number)
     parts = [_group_sums(group, o, model, seen, intercept) for group in _groups(o, batch)]
     curvature = np.sum([p.curvature for p in parts], axis=0)
-    rounding = (o.variance * model**2).sum(axis=1)
-    correction = _correction(o, rounding)
+    noise = (o.variance * model) @ model.T
+    correction = o.correction * series_part(o.loss, noise)
     ridge = 1.0 - correction if o.split else -correction
     slope = np.sum([p.gradient for p in parts], axis=0)
     return _Sums(
-        slope + (ridge * curvature)[:, None] * o.variance * model,
+        slope + ridge[:, None] * (curvature @ model) * o.variance,
         np.sum([p.residual for p in parts], axis=0),
         curvature,
-        sum(p.loss for p in parts) - 0.5 * float(curvature @ rounding),
+        sum(p.loss for p in parts) - 0.5 * float((curvature * noise).sum()),
     )
 
 

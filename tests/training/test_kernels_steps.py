@@ -69,19 +69,29 @@ CHANGES: dict[str, dict[str, Any]] = {
     "anchor": {"anchor": 1},
     "anchor-logistic-momentum": {"anchor": 2, "loss": "logistic", "momentum": 0.8, "l1": 0.02},
     "anchor-split": {"anchor": 3, "split": True},
+    "anchor-softmax": {"anchor": 4, "loss": "softmax"},
+    "anchor-softmax-split-momentum": {
+        "anchor": 5,
+        "loss": "softmax",
+        "split": True,
+        "momentum": 0.6,
+    },
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", ["plain", "row-scales", "tables", "outputs"])
 def test_steps_equal_the_reference_on_every_instruction_set(change: str, kind: str) -> None:
+    softmax = CHANGES[change].get("loss") == "softmax"
     case = KernelCase(
         ROWS,
         37,
         5,
         samples=2,
         seed=3,
-        outputs=3 if kind == "outputs" else 1,
+        outputs=3 if softmax or kind == "outputs" else 1,
+        class_codes=softmax,
+        weighted=softmax and kind == "outputs",
         row_scales=kind == "row-scales",
         tables="uint16" if kind == "tables" else None,
     )
@@ -133,7 +143,7 @@ def test_at_the_anchor_a_step_follows_the_mean_gradient_alone() -> None:
     np.testing.assert_allclose(intercept, at_intercept - 0.05 * down, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "softmax"])
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "row-scales", "tables", "outputs"])
 def test_full_gradients_equal_the_reference(loss: str, split: bool, kind: str) -> None:
@@ -143,7 +153,8 @@ def test_full_gradients_equal_the_reference(loss: str, split: bool, kind: str) -
         5,
         samples=2,
         seed=8,
-        outputs=2 if kind == "outputs" else 1,
+        outputs=2 if loss == "softmax" or kind == "outputs" else 1,
+        class_codes=loss == "softmax",
         row_scales=kind == "row-scales",
         tables="uint8" if kind == "tables" else None,
     )
