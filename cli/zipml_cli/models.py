@@ -5,27 +5,40 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import options as opt
 from .render import epoch_progress, number, print_facts, print_json, row_progress
+
+if TYPE_CHECKING:
+    from zipml_ooc.training import TrainingError
 
 
 def train(
     dataset: opt.DatasetPath,
     out: opt.ModelOut = None,
     loss: opt.LossName = opt.Loss.AUTO,
+    l1: opt.L1 = 0.0,
     l2: opt.L2 = 0.0,
     sampling: opt.SamplingName = opt.Sampling.AUTO,
     double_form: opt.DoubleFormName = opt.DoubleForm.MEAN,
     arithmetic: opt.ArithmeticName = opt.Arithmetic.AUTO,
+    solver: opt.SolverName = opt.Solver.SGD,
+    l2_path: opt.L2Path = None,
     epochs: opt.Epochs = None,
     batch_rows: opt.BatchRows = 64,
     step_size: opt.StepSize = None,
     shrinkage: opt.Shrinkage = None,
+    schedule: opt.ScheduleName = opt.Schedule.AUTO,
+    momentum: opt.Momentum = 0.0,
     average: opt.Average = True,
     validation: opt.Validation = 0.0,
     patience: opt.Patience = None,
     intercept: opt.Intercept = True,
+    model_bits: opt.ModelBits = None,
+    gradient_bits: opt.GradientBits = 32,
+    gradient_norm: opt.GradientNormName = opt.GradientNorm.MAX,
+    replicas: opt.Replicas = None,
     seed: opt.Seed = 0,
     threads: opt.Threads = None,
     workers: opt.Workers = None,
@@ -35,33 +48,47 @@ def train(
 ) -> None:
     """Train a linear model on a compressed dataset.
 
-    The model is the same on any number of threads, workers or machines.
+    The model is the same on any number of threads, workers or machines. A run
+    that diverges ends with exit code 1; with --out FILE.zipml its last good
+    model is kept in FILE.last-good.zipml.
 
     \b
     Examples:
       zipml train houses.zarr --out houses.zipml
       zipml train houses.zarr --out houses.zipml --l2 1e-3 --force
+      zipml train houses.zarr --out sparse.zipml --l1 0.01
+      zipml train houses.zarr --solver gram --l2-path 0,1e-4,1e-2 --validation 0.1
       zipml train houses.zarr --validation 0.1 --patience 3 --json
       zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
-      zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786
+      zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
     """
     from zipml_ooc import TrainOptions
     from zipml_ooc import train as run
+    from zipml_ooc.training import TrainingError
 
     train_options = TrainOptions(
         loss=loss.value,
+        l1=l1,
         l2=l2,
         sampling=sampling.value,
         double_form=double_form.value,
         arithmetic=arithmetic.value,
+        solver=solver.value,
+        l2_path=opt.numbers("--l2-path", l2_path),
         epochs=epochs,
         batch_rows=batch_rows,
         step_size=step_size,
         shrinkage=shrinkage,
+        schedule=schedule.value,
+        momentum=momentum,
         average=average,
         validation=validation,
         patience=patience,
         fit_intercept=intercept,
+        model_bits=model_bits,
+        gradient_bits=gradient_bits,
+        gradient_norm=gradient_norm.value,
+        replicas=replicas,
         seed=seed,
     )
     if out is not None:
@@ -69,14 +96,17 @@ def train(
     # Said of the port of a dashboard that nobody asked for.
     warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
     with epoch_progress(json_wanted=json) as progress:
-        result = run(
-            dataset,
-            train_options,
-            threads=threads,
-            workers=workers,
-            scheduler=scheduler,
-            progress=progress,
-        )
+        try:
+            result = run(
+                dataset,
+                train_options,
+                threads=threads,
+                workers=workers,
+                scheduler=scheduler,
+                progress=progress,
+            )
+        except TrainingError as error:
+            raise _with_last_good(error, out, force=force) from None
     model, record = result.model, result.model.record
     if out is not None:
         model.save(out)
@@ -94,6 +124,8 @@ def train(
                 "shrinkage": record["shrinkage"],
                 "sampling": record["sampling"],
                 "arithmetic": record["arithmetic"],
+                "solver": record["solver"],
+                "l2_path": [asdict(point) for point in result.l2_path],
             }
         )
         return
@@ -101,15 +133,23 @@ def train(
         ("data", f"{record['rows']:,} rows x {len(model.columns):,} columns"),
         (
             "method",
-            f"{model.loss} loss, {record['sampling']} sampling, {record['arithmetic']} arithmetic",
+            f"{model.loss} loss, {record['sampling']} sampling, "
+            + (
+                "solved from second moments"
+                if record["solver"] == "gram"
+                else f"{record['solver']}, {record['arithmetic']} arithmetic"
+            ),
         ),
-        ("step size", number(record["step_size"])),
+        ("step size", "none" if record["solver"] == "gram" else number(record["step_size"])),
         ("shrinkage", number(record["shrinkage"])),
         ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),
         ("loss", number(result.loss)),
     ]
     if result.validation_loss is not None:
         facts.append(("validation", number(result.validation_loss)))
+    for point in result.l2_path:
+        there = number(point.validation_loss)
+        facts.append((f"l2 {point.l2:g}", f"loss {number(point.loss)}, validation {there}"))
     facts.append(("model", "not saved (--out FILE saves it)" if out is None else str(out)))
     print_facts(facts)
 
@@ -218,6 +258,17 @@ def predict(
         print_json(result)
     else:
         print_facts([("wrote", result["path"]), ("rows", f"{result['rows']:,}")])
+
+
+def _with_last_good(error: TrainingError, out: Path | None, *, force: bool) -> TrainingError:
+    """Save the last good model beside where the model would have gone, and say so."""
+    if error.model is None or out is None:
+        return error
+    place = out.with_name(f"{out.stem}.last-good{out.suffix}")
+    if place.exists() and not force:
+        return type(error)(f"{error}; the last good model is not saved, for {place} exists")
+    error.model.save(place)
+    return type(error)(f"{error}; the last good model is in {place}", error.model)
 
 
 def _check_model_file(path: Path, *, force: bool) -> None:

@@ -99,6 +99,32 @@ class Arithmetic(StrEnum):
     INT8 = "int8"
 
 
+class Solver(StrEnum):
+    """Ways to the model."""
+
+    SGD = "sgd"
+    SVRG = "svrg"
+    GRAM = "gram"
+
+
+class Schedule(StrEnum):
+    """How the step size changes."""
+
+    AUTO = "auto"
+    CONSTANT = "constant"
+    INVERSE = "inverse"
+    COSINE = "cosine"
+    ONE_CYCLE = "1cycle"
+    LINEAR = "linear"
+
+
+class GradientNorm(StrEnum):
+    """What the codes of what replicas send refer to."""
+
+    MAX = "max"
+    L2 = "l2"
+
+
 class Kind(StrEnum):
     """Synthetic sets."""
 
@@ -266,6 +292,15 @@ ModelOut = Annotated[
 LossName = Annotated[
     Loss, typer.Option("--loss", help="auto: logistic for classes, squared for numbers.")
 ]
+L1 = Annotated[
+    float,
+    typer.Option(
+        "--l1",
+        metavar="NUMBER",
+        help="Strength of the penalty l1 * |coefficients|: some become zero. With --l2 the "
+        "elastic net.",
+    ),
+]
 L2 = Annotated[
     float,
     typer.Option(
@@ -292,6 +327,38 @@ ArithmeticName = Annotated[
         "stochastically: faster on wide tables, and noisier. auto: int16 from 32 columns on.",
     ),
 ]
+SolverName = Annotated[
+    Solver,
+    typer.Option(
+        "--solver",
+        help="Mini-batch SGD; SGD with a full gradient in each epoch, which converges to the "
+        "optimum of the stored data; or, for the squared loss up to 4096 columns, one pass and "
+        "the solution itself.",
+    ),
+]
+L2Path = Annotated[
+    str | None,
+    typer.Option(
+        "--l2-path",
+        metavar="LIST",
+        help="With --solver gram and --validation: strengths of the L2 penalty, separated by "
+        "commas, of which the best is kept.",
+    ),
+]
+
+
+def numbers(name: str, text: str | None) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    from zipml_ooc import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(
+            f"{name} takes numbers separated by commas, such as 0,1e-4,1e-2; got {text!r}"
+        ) from None
+
+
 Epochs = Annotated[
     int | None,
     typer.Option(
@@ -315,6 +382,22 @@ Shrinkage = Annotated[
         show_default="from the data",
     ),
 ]
+ScheduleName = Annotated[
+    Schedule,
+    typer.Option(
+        "--schedule",
+        help="How the step changes over the run; auto: linear, which is constant over the first "
+        "half and then falls, and constant for svrg.",
+    ),
+]
+Momentum = Annotated[
+    float,
+    typer.Option(
+        "--momentum",
+        metavar="NUMBER",
+        help="Weight of the gradients before in a step, 0 up to 1.",
+    ),
+]
 Average = Annotated[
     bool, typer.Option("--average/--no-average", help="Average the models of the second half.")
 ]
@@ -332,6 +415,41 @@ Patience = Annotated[
     ),
 ]
 Intercept = Annotated[bool, typer.Option("--intercept/--no-intercept", help="Fit an intercept.")]
+ModelBits = Annotated[
+    int | None,
+    typer.Option(
+        "--model-bits",
+        metavar="N",
+        help="Bits of the model inside the kernels, 8, 16 or 32: as --arithmetic int8, int16, "
+        "float.",
+        show_default="as --arithmetic",
+    ),
+]
+GradientBits = Annotated[
+    int,
+    typer.Option(
+        "--gradient-bits",
+        metavar="N",
+        help="Bits of a number that replicas send after a round, 2 to 8; 32: no rounding.",
+    ),
+]
+GradientNormName = Annotated[
+    GradientNorm,
+    typer.Option(
+        "--gradient-norm",
+        help="What the largest code of 512 such numbers stands for: the largest of them, or "
+        "their Euclidean norm.",
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        help="Copies of the model that advance side by side.",
+        show_default="1 to 8, by the size of the data",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -30,6 +30,7 @@ class Purpose(enum.IntEnum):
     VALIDATION = 3
     MODEL = 4
     RESIDUAL = 5
+    CHANNEL = 6
 
 
 def philox(seed: int, counter: npt.ArrayLike) -> npt.NDArray[np.uint32]:

@@ -50,17 +50,20 @@ def test_option_names_are_those_of_the_library():
 
     from zipml_ooc.sources.files import FORMATS
     from zipml_ooc.targets import TASKS
-    from zipml_ooc.training.options import ARITHMETICS, DOUBLE_FORMS, LOSSES, SAMPLINGS
+    from zipml_ooc.training import options as train_options
 
     for names, known in (
         (opt.Task, TASKS),
         (opt.Scale, SCALES),
         (opt.Nan, NAN_POLICIES),
         (opt.Format, FORMATS),
-        (opt.Loss, LOSSES),
-        (opt.Sampling, SAMPLINGS),
-        (opt.DoubleForm, DOUBLE_FORMS),
-        (opt.Arithmetic, ARITHMETICS),
+        (opt.Loss, train_options.LOSSES),
+        (opt.Sampling, train_options.SAMPLINGS),
+        (opt.DoubleForm, train_options.DOUBLE_FORMS),
+        (opt.Arithmetic, train_options.ARITHMETICS),
+        (opt.Solver, train_options.SOLVERS),
+        (opt.Schedule, train_options.SCHEDULES),
+        (opt.GradientNorm, train_options.GRADIENT_NORMS),
     ):
         assert [n.value for n in names] == list(known)
 
@@ -190,7 +193,7 @@ def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
     )  # fmt: skip
     assert set(facts) == {
         "epochs", "loss", "validation_loss", "seconds", "model", "rows", "columns",
-        "step_size", "shrinkage", "sampling", "arithmetic",
+        "step_size", "shrinkage", "sampling", "arithmetic", "solver", "l2_path",
     }  # fmt: skip
     assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
     for epoch in facts["epochs"]:
@@ -222,6 +225,8 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
         "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
         "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
+        "--l1", "0.125", "--solver", "sgd", "--schedule", "cosine", "--momentum", "0.5",
+        "--model-bits", "16", "--gradient-bits", "8", "--gradient-norm", "l2", "--replicas", "2",
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
@@ -229,7 +234,23 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
+        "l1": 0.125, "solver": "sgd", "l2_path": [], "schedule": "cosine", "momentum": 0.5,
+        "model_bits": 16, "gradient_bits": 8, "gradient_norm": "l2", "replicas": 2,
     }  # fmt: skip
+
+
+def test_train_gram_shows_its_path_and_keeps_the_best(zipml, samples, tmp_path):
+    out = tmp_path / "m.zipml"
+    command = (
+        "train", samples.dataset, "--out", out, "--force", "--solver", "gram",
+        "--l2-path", "0,1e-3,10", "--validation", 0.2,
+    )  # fmt: skip
+    facts = strict(zipml(*command, "--json").must_succeed().out)
+    assert [point["l2"] for point in facts["l2_path"]] == [0, 1e-3, 10]
+    assert facts["validation_loss"] == min(p["validation_loss"] for p in facts["l2_path"])
+    text = zipml(*command).must_succeed().out
+    assert "solved from second moments" in text
+    assert re.search(r"^l2 0.001 +loss \S+, validation \S+$", text, re.MULTILINE)
 
 
 def test_evaluate_regression_on_raw_and_on_compressed_data(zipml, samples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -134,6 +135,21 @@ WRONG_TRAINING = {
     "loss-of-numbers": (("--loss", "logistic"), ()),
     "l2": (("--l2", "-1"), ("l2", "-1")),
     "l2-nan": (("--l2", "nan"), ("l2", "nan")),
+    "l1": (("--l1", "-1"), ("l1", "-1")),
+    "solver": (("--solver", "foo"), ("sgd", "svrg", "gram")),
+    "schedule": (("--schedule", "foo"), ("constant", "1cycle")),
+    "momentum": (("--momentum", 1), ("momentum", "1")),
+    "model-bits": (("--model-bits", 4), ("model bits", "4", "8, 16 or 32")),
+    "model-bits-and-arithmetic": (("--model-bits", 8, "--arithmetic", "int16"), ("8", "int16")),
+    "gradient-bits": (("--gradient-bits", 9), ("gradient bits", "9", "2 to 8")),
+    "gradient-norm": (("--gradient-norm", "l1"), ("max", "l2")),
+    "replicas": (("--replicas", 0), ("replicas", "0")),
+    "too-many-replicas": (("--replicas", 8), ("8 replicas", "7", "fewer")),
+    "l2-path-of-words": (("--solver", "gram", "--l2-path", "a,b"), ("--l2-path", "a,b")),
+    "l2-path-of-sgd": (("--l2-path", "0,1", "--validation", 0.2), ("--solver gram",)),
+    "l2-path-without-validation": (("--solver", "gram", "--l2-path", "0,1"), ("validation",)),
+    "steps-of-gram": (("--solver", "gram", "--epochs", 3), ("gram", "epochs")),
+    "svrg-in-integers": (("--solver", "svrg", "--arithmetic", "int8"), ("svrg", "float")),
     "sampling": (("--sampling", "foo"), ("foo", "double", "corrected", "naive")),
     "double-form": (("--double-form", "foo"), ("mean", "split")),
     "arithmetic": (("--arithmetic", "int4"), ("int16", "int8")),
@@ -169,6 +185,26 @@ def test_train_says_that_it_diverged(zipml, samples, tmp_path, keep):
         zipml(
             "train", samples.dataset, "--step-size", 1e6, "--out", tmp_path / "m.zipml"
         ).must_refuse(1, "diverged", "smaller")
+
+
+def test_a_run_that_diverges_leaves_its_last_good_model_beside(zipml, tmp_path):
+    """A step that the data bear for an epoch or two, but not for long."""
+    rng = np.random.default_rng(3)
+    common = rng.standard_normal((500, 1))
+    x = common + 0.02 * rng.standard_normal((500, 12))
+    np.savez(tmp_path / "t.npz", X=x, y=common[:, 0] + 0.1 * rng.standard_normal(500))
+    zipml("compress", tmp_path / "t.npz", tmp_path / "d", "--bits", 2).must_succeed()
+    command = ("train", tmp_path / "d", "--shrinkage", 1, "--epochs", 2000)
+    command += ("--step-size", 0.1, "--out", tmp_path / "m.zipml")
+    kept = tmp_path / "m.last-good.zipml"
+    zipml(*command).must_refuse(1, "diverged", "leave out --shrinkage", str(kept))
+    assert not (tmp_path / "m.zipml").exists()
+    good = kept.read_bytes()
+    scores = json.loads(zipml("evaluate", kept, tmp_path / "t.npz", "--json").must_succeed().out)
+    assert scores["r2"] > 0.9
+    zipml(*command).must_refuse(1, "diverged", "exists")
+    assert kept.read_bytes() == good
+    zipml(*command, "--force").must_refuse(1, "diverged", str(kept))
 
 
 def test_train_refuses_the_models_place_before_it_trains(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .loop import EpochRecord, TrainingError, TrainResult, train
+from .loop import train
 from .options import TrainOptions
+from .results import EpochRecord, PathPoint, TrainingError, TrainResult
 
-__all__ = ["EpochRecord", "TrainOptions", "TrainResult", "TrainingError", "train"]
+__all__ = [
+    "EpochRecord",
+    "PathPoint",
+    "TrainOptions",
+    "TrainResult",
+    "TrainingError",
+    "train",
+]

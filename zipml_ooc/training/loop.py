@@ -2,77 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import Dataset, open_dataset
-from ..errors import ZipmlError
 from ..model import LinearModel
+from . import gram
+from .channels import Channel
+from .divergence import FALLING, Watch, Weakest, advice, curvature, weakest
 from .options import TrainOptions
 from .plan import Plan, make_plan
-from .problem import F64, Problem, make_problem, resolve_sampling
+from .problem import F32, F64, Problem, make_problem, resolve_sampling
+from .replicas import State, initial_state, merge
+from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner, open_runner
+from .schedules import Schedule
 from .spectrum import Spectrum, measure, sample_windows, shrinkage, step_size
-from .tasks import Job, Schedule, Score, State, advance, initial_state, merge, score, total
+from .tasks import Anchor, FullGradient, Job, Score, advance, full_gradient, score, total
 
-__all__ = ["EpochRecord", "TrainResult", "TrainingError", "train"]
+__all__ = ["train"]
 
-# A loss this many times that of the zero model means that the iteration has left for good.
-_DIVERGED = 4.0
 _RESTARTS = 6
-
-
-class TrainingError(ZipmlError):
-    """Training did not get anywhere; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch did; losses are those of the target's own units.
-
-    `loss` is the mean loss of a row with the model as it was before the row's mini-batch;
-    `validation_loss` that of the model at its end on the held-out rows (the averaged model, once
-    the run has begun to average). Both have the rounding
-    bias taken out, so that they estimate the loss on the unquantised data.
-    """
-
-    epoch: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-    bytes_read: int
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A trained model and how it came about.
-
-    Attributes
-    ----------
-    model : LinearModel
-    epochs : tuple of EpochRecord
-    loss : float
-        Mean loss of the training rows under the final model.
-    validation_loss : float or None
-    seconds : float
-    """
-
-    model: LinearModel
-    epochs: tuple[EpochRecord, ...]
-    loss: float
-    validation_loss: float | None
-    seconds: float
-
-
-Progress = Callable[[EpochRecord, int], None]
-"""Called as progress(epoch record, epochs in all) after each epoch."""
+# The noise of SVRG grows with the distance to its anchor and so feeds itself: what SGD bears, it
+# bears only just. At a quarter it came closest in the same time (docs/training.md).
+_SVRG_STEP = 0.25
+_Part = TypeVar("_Part", Spectrum, FullGradient)
+# Accelerated proximal steps that the average of the iterates takes under an L1 penalty: averaging
+# leaves small numbers where each iterate had zeros. Each is a pass over the data without updates.
+_POLISH_STEPS = 10
 
 
 def train(
@@ -106,7 +68,7 @@ def train(
     DataError
         A chunk is missing or damaged.
     TrainingError
-        The iteration diverged with the step size that was asked for.
+        The run diverged; it has the last good model.
 
     Examples
     --------
@@ -118,7 +80,8 @@ def train(
     problem = make_problem(opened.spec, options)
     plan = make_plan(opened.spec, options)
     with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
-        return _Run(opened, options, problem, plan, runner).train(progress)
+        run = _Run(opened, options, problem, plan, runner)
+        return run.solve(progress) if options.solver == "gram" else run.train(progress)
 
 
 class _Run:
@@ -129,17 +92,32 @@ class _Run:
     ) -> None:
         self._dataset, self._options = dataset, options
         self._problem, self._plan, self._runner = problem, plan, runner
+        self._weak: Weakest | None = None
         # Step and shrinkage are not known before the spectrum is.
         batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
+        channel = None
+        if options.gradient_bits < 32:
+            channel = Channel(options.gradient_bits, options.gradient_norm, options.seed)
         self._job = Job(
             path=dataset.store.place,
             problem=problem,
             plan=plan,
-            schedule=Schedule(step_size=0.0, shrinkage=0.0, average=options.average),
+            schedule=self._steps(step=0.0, kept=0.0),
             fit_intercept=options.fit_intercept,
             # No mini-batch reaches beyond its window: a larger one would only shrink the step.
             batch_tiles=batch_tiles,
             batch_rows=min(batch_tiles * TILE_ROWS, dataset.spec.rows),
+            channel=channel,
+        )
+
+    def _steps(self, *, step: float, kept: float) -> Schedule:
+        options = self._options
+        return Schedule(
+            step_size=step,
+            shrinkage=kept,
+            average=options.average and options.solver == "sgd",
+            name=options.step_schedule,
+            momentum=options.momentum,
         )
 
     def _shared(self) -> Any:
@@ -149,26 +127,24 @@ class _Run:
         return delayed(self._job, traverse=False)
 
     def train(self, progress: Progress | None) -> TrainResult:
+        """Take steps, with smaller ones if the run diverges and the step was ours to choose."""
         began = time.perf_counter()
         schedule = self._schedule()
-        for _ in range(_RESTARTS):
+        for attempt in range(_RESTARTS):
             self._job = replace(self._job, schedule=schedule)
-            outcome = self._epochs(progress)
-            if outcome is not None:
+            estimate, records, validation_loss, reason = self._epochs(progress)
+            if reason is None:
                 break
-            if self._options.step_size is not None:
-                raise TrainingError(
-                    f"training diverged with step size {schedule.step_size:g}: use a smaller one "
-                    "or leave it out to have it chosen; if that does not help, try --sampling "
-                    "naive, more bits, or an l2 penalty"
-                )
+            # A smaller step cures neither a step that was asked for nor a loss without a minimum.
+            given = self._options.step_size is not None
+            if given or reason == FALLING or attempt == _RESTARTS - 1:
+                good = None
+                if records:
+                    good = self._model(estimate, schedule, records, records[-1].loss)
+                raise TrainingError(advice(reason, self._options, schedule), good)
             schedule = replace(schedule, step_size=schedule.step_size / 4)
-        else:
-            raise TrainingError(
-                f"training diverged down to step size {schedule.step_size:g}: try "
-                "--sampling naive, more bits, or an l2 penalty"
-            )
-        estimate, records, validation_loss = outcome
+        if self._problem.l1 is not None and schedule.average:
+            estimate = self._polished(estimate)
         final = self._score(*estimate, held_out=False)
         loss = self._mean_loss(final.loss_sum, final.rows)
         return TrainResult(
@@ -179,15 +155,41 @@ class _Run:
             seconds=time.perf_counter() - began,
         )
 
+    def solve(self, progress: Progress | None) -> TrainResult:
+        """Take no steps: solve for the model from second moments."""
+        began, schedule = time.perf_counter(), self._schedule()
+        self._job = replace(self._job, schedule=schedule)
+        try:
+            found = gram.fit(self._job, self._runner, self._options)
+        except gram.Indefinite as error:
+            raise TrainingError(advice(FALLING, self._options, schedule)) from error
+        seconds = time.perf_counter() - began
+        records = [EpochRecord(1, found.loss, found.validation_loss, seconds, found.bytes_read)]
+        if progress is not None:
+            progress(records[0], 1)
+        estimate = found.model, found.intercept
+        return TrainResult(
+            model=self._model(estimate, schedule, records, found.loss),
+            epochs=tuple(records),
+            loss=found.loss,
+            validation_loss=found.validation_loss,
+            seconds=seconds,
+            l2_path=found.path,
+        )
+
     def _schedule(self) -> Schedule:
         options = self._options
         step, kept = options.step_size, options.shrinkage
         if step is None or (kept is None and self._problem.corrected):
             spectrum = self._spectrum()
-            step = step or step_size(spectrum, self._problem, self._job.batch_rows)
-            kept = shrinkage(spectrum, self._problem) if kept is None else kept
-        kept = kept or 0.0
-        return Schedule(step_size=step, shrinkage=kept, average=options.average)
+            if step is None:
+                step = step_size(spectrum, self._problem, self._job.batch_rows)
+                step *= _SVRG_STEP if options.solver == "svrg" else 1.0
+            if kept is None:
+                kept = shrinkage(spectrum, self._problem)
+            elif self._problem.corrected:  # nobody has seen to it that there is a minimum
+                self._weak = weakest(spectrum, self._problem, kept)
+        return self._steps(step=step, kept=kept or 0.0)
 
     def _spectrum(self) -> Spectrum:
         from dask import delayed
@@ -204,27 +206,35 @@ class _Run:
 
     def _epochs(
         self, progress: Progress | None
-    ) -> tuple[tuple[F64, F64], list[EpochRecord], float | None] | None:
-        """Run all epochs; None if the iteration diverged."""
-        state = initial_state(self._problem)
+    ) -> tuple[tuple[F64, F64], list[EpochRecord], float | None, str | None]:
+        """Run all epochs; with the reason to stop if the run diverged, and the last good model."""
+        state = initial_state(self._problem, momentum=self._options.momentum)
+        steps = self._plan.tiles / self._job.batch_tiles / self._plan.replicas
+        watch = Watch(self._problem, self._job.schedule, steps=steps, weak=self._weak)
         records: list[EpochRecord] = []
         kept, kept_loss, waited = state.estimate(), None, 0
         for epoch in range(self._plan.epochs):
             began = time.perf_counter()
             state = self._epoch(epoch, state.without_counts())
-            loss = self._mean_loss(state.loss_sum, state.rows)
-            if not self._sound(state):
-                return None
             estimate = state.estimate()
             read, validation = state.bytes_read, None
-            if self._plan.held_out:
+            reason = watch.leaving(state, part=(epoch + 0.5) / self._plan.epochs)
+            if reason is None and self._plan.held_out:
                 held_out = self._score(*estimate, held_out=True)
                 validation = self._mean_loss(held_out.loss_sum, held_out.rows)
                 read += held_out.bytes_read
+                reason = watch.useless(held_out)
+            last = epoch == self._plan.epochs - 1
+            if reason is None and watch.doubts(estimate, last=last):
+                reason, looked = self._look(watch, estimate, epoch)
+                read += looked
+            if reason is not None:
+                good = watch.good if reason == FALLING else watch.best
+                return good or kept, records, kept_loss, reason
             records.append(
                 EpochRecord(
                     epoch=epoch + 1,
-                    loss=loss,
+                    loss=self._mean_loss(state.loss_sum, state.rows),
                     validation_loss=validation,
                     seconds=time.perf_counter() - began,
                     bytes_read=read,
@@ -240,20 +250,88 @@ class _Run:
                 waited += 1
                 if waited >= self._options.patience:
                     break
-        return kept, records, kept_loss
+        return kept, records, kept_loss, None
+
+    def _look(self, watch: Watch, estimate: tuple[F64, F64], epoch: int) -> tuple[str | None, int]:
+        """Whether the corrected loss falls without end on the way to a model; and bytes read."""
+        start = watch.good or estimate
+        slopes = [
+            self._full_gradient(
+                model.astype(np.float32), intercept.astype(np.float32), epoch, f"look{i}-{epoch}"
+            )
+            for i, (model, intercept) in enumerate((start, estimate))
+        ]
+        read = sum(slope.bytes_read for slope in slopes)
+        if curvature(self._problem, start, estimate, *slopes) < 0:
+            return FALLING, read
+        return None, read
 
     def _epoch(self, epoch: int, state: State) -> State:
         from dask import delayed
 
-        task, job = delayed(advance), self._shared()
+        task, job, anchor = delayed(advance), self._shared(), None
         value: Any = delayed(state, traverse=False)
+        if self._options.solver == "svrg":
+            known, read = self._anchor(epoch, state.model, state.intercept)
+            anchor = delayed(known, traverse=False)
+            value = delayed(replace(state, bytes_read=read), traverse=False)
         for number, steps in enumerate(self._plan.rounds(epoch)):
             ends = [
-                task(job, step, value, dask_key_name=f"advance-epoch{epoch}-window{step.window}")
+                task(
+                    job,
+                    step,
+                    value,
+                    anchor,
+                    dask_key_name=f"advance-epoch{epoch}-window{step.window}",
+                )
                 for step in steps
             ]
-            value = delayed(merge)(value, ends, dask_key_name=f"merge-epoch{epoch}-round{number}")
+            value = delayed(merge)(
+                value,
+                ends,
+                self._job.channel,
+                dask_key_name=f"merge-epoch{epoch}-round{number}",
+            )
         return self._runner.compute(value)  # type: ignore[no-any-return]
+
+    def _full_gradient(self, model: F32, intercept: F32, epoch: int, name: str) -> FullGradient:
+        from dask import delayed
+
+        task, job = delayed(full_gradient), self._shared()
+        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
+        parts = [
+            task(job, window, *at, epoch=epoch, dask_key_name=f"{name}-window{window}")
+            for window in range(self._plan.windows)
+        ]
+        return self._runner.compute(delayed(_sum)(parts, dask_key_name=f"{name}-sum"))  # type: ignore[no-any-return]
+
+    def _anchor(self, epoch: int, model: F32, intercept: F32) -> tuple[Anchor, int]:
+        """Fix the model of this moment as the one that an epoch of SVRG refers to."""
+        full = self._full_gradient(model, intercept, epoch, f"gradient-epoch{epoch}")
+        gradient, down = full.model / full.rows, full.intercept / full.rows
+        anchor = Anchor(model, intercept, gradient.astype(np.float32), down.astype(np.float32))
+        return anchor, full.bytes_read
+
+    def _polished(self, estimate: tuple[F64, F64]) -> tuple[F64, F64]:
+        """Bring an average back to exact zeros by a few proximal steps along full gradients."""
+        step, problem = self._job.schedule.step_size, self._problem
+        l1 = 0.0 if problem.l1 is None else problem.l1.astype(np.float64)
+        (model, intercept), (ahead, down) = estimate, estimate
+        for number in range(_POLISH_STEPS):
+            at = ahead.astype(np.float32), down.astype(np.float32)
+            full = self._full_gradient(*at, self._plan.epochs, f"polish{number}")
+            before, below = model, intercept
+            moved = ahead - step * full.model / full.rows
+            left = np.maximum(np.abs(moved) - step * l1, 0.0)
+            model = np.copysign(left, moved) / (1.0 + step * problem.l2.astype(np.float64)) + 0.0
+            if self._options.fit_intercept:
+                intercept = down - step * full.intercept / full.rows
+            further = number / (number + 3)  # Nesterov's weights
+            ahead, down = (
+                model + further * (model - before),
+                intercept + further * (intercept - below),
+            )
+        return model, intercept
 
     def _score(self, model: F64, intercept: F64, *, held_out: bool) -> Score:
         from dask import delayed
@@ -270,14 +348,6 @@ class _Run:
     def _mean_loss(self, loss_sum: float, rows: int) -> float:
         return loss_sum / max(rows, 1) * self._problem.loss_unit
 
-    def _sound(self, state: State) -> bool:
-        at_zero = 0.5 * self._problem.outputs if self._problem.loss == "squared" else math.log(2.0)
-        mean = state.loss_sum / max(state.rows, 1)
-        finite = np.isfinite(state.model).all() and np.isfinite(state.intercept).all()
-        # A loss that is far below zero has the rounding bias of a runaway model taken out of it.
-        # That of the squared loss may be somewhat below zero by chance, like any estimate.
-        return bool(finite) and math.isfinite(mean) and abs(mean) <= _DIVERGED * at_zero
-
     def _model(
         self, estimate: tuple[F64, F64], schedule: Schedule, records: list[EpochRecord], loss: float
     ) -> LinearModel:
@@ -288,6 +358,7 @@ class _Run:
             "options": options.to_dict(),
             "sampling": resolve_sampling(spec, options),
             "arithmetic": self._problem.arithmetic,
+            "solver": options.solver,
             "step_size": schedule.step_size,
             "shrinkage": schedule.shrinkage if self._problem.corrected else None,
             "replicas": self._plan.replicas,
@@ -313,7 +384,7 @@ class _Run:
         )
 
 
-def _sum(parts: list[Spectrum]) -> Spectrum:
+def _sum(parts: list[_Part]) -> _Part:
     out = parts[0]
     for part in parts[1:]:
         out = out + part

@@ -9,14 +9,28 @@ from typing import Any
 from zipml_codecs import TILE_ROWS
 
 from ..errors import UsageError
+from .schedules import SCHEDULES
 
-__all__ = ["ARITHMETICS", "DOUBLE_FORMS", "LOSSES", "SAMPLINGS", "TrainOptions"]
+__all__ = [
+    "ARITHMETICS",
+    "DOUBLE_FORMS",
+    "GRADIENT_NORMS",
+    "LOSSES",
+    "SAMPLINGS",
+    "SCHEDULES",
+    "SOLVERS",
+    "TrainOptions",
+]
 
 LOSSES = ("auto", "squared", "logistic")
 SAMPLINGS = ("auto", "double", "corrected", "naive")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
+SOLVERS = ("sgd", "svrg", "gram")
+GRADIENT_NORMS = ("max", "l2")
+_MODEL_BITS = {8: "int8", 16: "int16", 32: "float"}
 _MAX_L2 = 1e30
+_MAX_REPLICAS = 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,9 @@ class TrainOptions:
     l2 : float
         Strength of the penalty ``l2 / 2 * |coef|**2`` on the coefficients of the stored columns,
         beside the mean loss of a row.
+    l1 : float
+        Strength of the penalty ``l1 * |coef|``, summed over the same coefficients: coefficients
+        that it holds at zero are exactly zero. With `l2` it is the elastic net.
     sampling : {"auto", "double", "corrected", "naive"}
         Gradient estimator. ``double`` (ZipML, section 2.2) needs two samples; ``corrected`` takes
         the known rounding variance out of a single sample's gradient; ``naive`` does not and is
@@ -42,6 +59,13 @@ class TrainOptions:
         rounded stochastically to 16 or 8 bits in every mini-batch and multiplied in integers
         (ZipML, section 2.4): faster on wide tables, noisier, and unbiased for the squared loss
         (for the logistic to first order). ``auto``: int16 from 32 columns on, else float.
+    solver : {"sgd", "svrg", "gram"}
+        Mini-batch SGD; SGD whose steps are freed of variance by a full gradient in each epoch,
+        which converges to the optimum of the stored data; or, for the squared loss, one pass for
+        the second moments and then the solution itself.
+    l2_path : tuple of float
+        Strengths of the L2 penalty to try with ``gram``, from the same pass; the one with the
+        smallest validation loss is kept.
     epochs : int, optional
         By default as many as give 20,000 mini-batches, at least 5 and at most 200.
     batch_rows : int
@@ -51,8 +75,25 @@ class TrainOptions:
         lowered if the run diverges.
     shrinkage : float, optional
         Part of the correction that is applied, 0 to 1; by default from the guard.
+    schedule : {"auto", "constant", "inverse", "cosine", "1cycle", "linear"}
+        How the step changes over the run: not at all; as ``1 / (1 + 19 t)`` with ``t`` from 0 to
+        1; half a wave down; up over 30% of the run and then half a wave down; constant over the
+        first half and then down in a straight line. All but the first end at a twentieth.
+        ``auto``: linear, and constant for ``svrg``.
+    momentum : float
+        Weight of the gradients before in a step, 0 up to 1; a step follows their weighted mean.
     average : bool
-        Average the iterates of the second half of the run.
+        Average the iterates of the second half of the run (``sgd`` only).
+    model_bits : int, optional
+        Bits of the model and of the residuals inside the kernels: another name for `arithmetic`,
+        8 for int8, 16 for int16, 32 for float.
+    gradient_bits : int
+        Bits of an entry of what replicas send after a round, 2 to 8; 32: no rounding.
+    gradient_norm : {"max", "l2"}
+        What the largest code of 512 such entries stands for: their largest magnitude, or their
+        Euclidean norm (QSGD).
+    replicas : int, optional
+        Copies of the model that advance side by side; by default from the size of the data.
     validation : float
         Part of the rows held out, 0 up to 1; whole tiles of 64 rows, at least one.
     patience : int, optional
@@ -65,15 +106,24 @@ class TrainOptions:
     """
 
     loss: str = "auto"
+    l1: float = 0.0
     l2: float = 0.0
     sampling: str = "auto"
     double_form: str = "mean"
     arithmetic: str = "auto"
+    solver: str = "sgd"
+    l2_path: tuple[float, ...] = ()
     epochs: int | None = None
     batch_rows: int = TILE_ROWS
     step_size: float | None = None
     shrinkage: float | None = None
+    schedule: str = "auto"
+    momentum: float = 0.0
     average: bool = True
+    model_bits: int | None = None
+    gradient_bits: int = 32
+    gradient_norm: str = "max"
+    replicas: int | None = None
     validation: float = 0.0
     patience: int | None = None
     fit_intercept: bool = True
@@ -85,10 +135,16 @@ class TrainOptions:
             ("sampling", self.sampling, SAMPLINGS),
             ("double form", self.double_form, DOUBLE_FORMS),
             ("arithmetic", self.arithmetic, ARITHMETICS),
+            ("solver", self.solver, SOLVERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("gradient norm", self.gradient_norm, GRADIENT_NORMS),
         ):
             if value not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-        _require(0 <= self.l2 <= _MAX_L2, "l2", self.l2, f"0 to {_MAX_L2:g}")
+        for name, strength in (("l1", self.l1), ("l2", self.l2)):
+            _require(0 <= strength <= _MAX_L2, name, strength, f"0 to {_MAX_L2:g}")
+        for strength in self.l2_path:
+            _require(0 <= strength <= _MAX_L2, "l2 path", strength, f"0 to {_MAX_L2:g}")
         _require(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.batch_rows >= 1, "batch rows", self.batch_rows, "1 or more")
         step = self.step_size
@@ -106,15 +162,67 @@ class TrainOptions:
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
         if self.patience is not None and self.validation == 0:
             raise UsageError("patience needs held-out rows to watch: set a validation part above 0")
+        self._check_channels()
+        self._check_solver()
+
+    def _check_channels(self) -> None:
+        bits, most = self.model_bits, _MAX_REPLICAS
+        _require(bits is None or bits in _MODEL_BITS, "model bits", bits, "8, 16 or 32")
+        if bits is not None:
+            if self.arithmetic not in ("auto", _MODEL_BITS[bits]):
+                raise UsageError(
+                    f"model bits {bits} and arithmetic {self.arithmetic} contradict each other: "
+                    "give one of them"
+                )
+            object.__setattr__(self, "arithmetic", _MODEL_BITS[bits])
+        sent = self.gradient_bits
+        _require(2 <= sent <= 8 or sent == 32, "gradient bits", sent, "2 to 8, or 32")
+        count = self.replicas
+        _require(count is None or 1 <= count <= most, "replicas", count, f"1 to {most}")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 up to, not with, 1")
+
+    def _check_solver(self) -> None:
+        if self.solver == "svrg" and self.arithmetic in ("int16", "int8"):
+            raise UsageError(
+                f"solver svrg and {self.arithmetic} arithmetic do not go together: the rounding "
+                "puts back the variance that svrg removes; use --arithmetic float"
+            )
+        if self.l2_path:
+            if self.solver != "gram":
+                raise UsageError("an l2 path needs --solver gram: other solvers run once for each")
+            if self.validation == 0:
+                raise UsageError(
+                    "an l2 path needs held-out rows to choose by: set a validation part above 0"
+                )
+            if self.l2 or self.l1:
+                raise UsageError("an l2 path takes the place of l2, and excludes l1")
+        if self.solver == "gram":
+            stepwise = {
+                "epochs": self.epochs is not None,
+                "step size": self.step_size is not None,
+                "schedule": self.schedule != "auto",
+                "momentum": self.momentum > 0,
+                "patience": self.patience is not None,
+            }
+            given = [name for name, there in stepwise.items() if there]
+            if given:
+                raise UsageError(f"solver gram takes no steps: leave out {', '.join(given)}")
 
     @property
     def batch_tiles(self) -> int:
         """Tiles of a mini-batch."""
         return -(-self.batch_rows // TILE_ROWS)
 
+    @property
+    def step_schedule(self) -> str:
+        """Name of the schedule of steps, ``auto`` resolved."""
+        if self.schedule != "auto":
+            return self.schedule
+        return "constant" if self.solver == "svrg" else "linear"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"l2_path": list(self.l2_path)}
 
 
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:

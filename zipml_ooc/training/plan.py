@@ -125,19 +125,30 @@ def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:
     Raises
     ------
     UsageError
-        Holding out rows leaves none to train on, or none to validate with.
+        Holding out rows leaves none to train on, or none to validate with; more replicas than
+        tiles.
     """
     columns = max(len(spec.columns), 1)
     fitting = _WINDOW_VALUES // (columns * TILE_ROWS)
     window_tiles = min(max(_MIN_WINDOW_TILES, _power_of_two(fitting)), _MAX_WINDOW_TILES)
+    wanted = options.replicas
+    while wanted is not None and window_tiles > 1 and -(-spec.tiles // window_tiles) < wanted:
+        window_tiles //= 2  # each replica needs a window of its own
     windows = -(-spec.tiles // window_tiles)
+    if wanted is not None and windows < wanted:
+        raise UsageError(
+            f"{wanted} replicas need a tile of {TILE_ROWS} rows each and the dataset has "
+            f"{spec.tiles}: use fewer"
+        )
     held_out, count = _validation_threshold(spec.tiles, options)
     batches = -(-(spec.tiles - count) // options.batch_tiles)
     epochs = options.epochs or min(max(-(-_MINI_BATCHES // batches), _MIN_EPOCHS), _MAX_EPOCHS)
+    if options.solver == "gram":
+        epochs = 1
     return Plan(
         tiles=spec.tiles,
         window_tiles=window_tiles,
-        replicas=min(max(1, windows // _WINDOWS_PER_REPLICA), _MAX_REPLICAS),
+        replicas=wanted or min(max(1, windows // _WINDOWS_PER_REPLICA), _MAX_REPLICAS),
         held_out=held_out,
         validation_tiles=count,
         epochs=epochs,

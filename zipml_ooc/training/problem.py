@@ -55,6 +55,8 @@ class Problem:
         A scaled column is (stored - mean) / std.
     target_mean, target_std : (outputs,) float64
     tables : (columns, codes) uint8 or uint16, or None
+    l1 : float32 or None
+        As `l2`, of the absolute values.
     """
 
     loss: str
@@ -73,6 +75,7 @@ class Problem:
     target_mean: F64
     target_std: F64
     tables: npt.NDArray[Any] | None = None
+    l1: F32 | None = None
 
     @property
     def columns(self) -> int:
@@ -137,6 +140,8 @@ def resolve_sampling(spec: DatasetSpec, options: TrainOptions) -> str:
 def resolve_arithmetic(columns: int, options: TrainOptions) -> str:
     """Choose what the codes are multiplied by, and check that integers hold the sums."""
     if options.arithmetic == "auto":
+        if options.solver == "svrg":  # rounding would put back the variance that it removes
+            return "float"
         return "int16" if columns in _INTEGER_COLUMNS else "float"
     most = _INTEGER_COLUMNS[-1]
     if options.arithmetic != "float" and columns > most:
@@ -192,4 +197,7 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         target_mean=target_mean,
         target_std=target_std,
         tables=tables,
+        l1=np.minimum(options.l1 / std / target_std[0], _LARGEST_L2).astype(np.float32)
+        if options.l1 > 0
+        else None,
     )

@@ -14,38 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..dataset import open_cached
+from .channels import Channel
 from .loading import load_tiles
 from .plan import Plan, Step
 from .problem import F32, F64, Problem
+from .replicas import Sent, State, send
+from .schedules import Schedule
 
-__all__ = [
-    "Job",
-    "Schedule",
-    "Score",
-    "State",
-    "advance",
-    "initial_state",
-    "merge",
-    "score",
-    "total",
-]
+__all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient", "score", "total"]
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """Step size and shrinkage of a run.
-
-    The step is constant over the first half of the run, then falls to a twentieth in a straight
-    line; iterates are averaged from the middle on.
-    """
-
-    step_size: float
-    shrinkage: float
-    average: bool
-
-    def step_at(self, part: float) -> float:
-        """Step size when this part (0 to 1) of the run is done."""
-        return self.step_size * min(1.0, max(0.05, 2.0 * (1.0 - part)))
+# Tiles whose gradients are added in single precision before doubles take over.
+_GRADIENT_TILES = 4
 
 
 @dataclass(frozen=True)
@@ -60,69 +39,84 @@ class Job:
     batch_tiles: int
     batch_rows: int
     """Rows that a full mini-batch has: those of its tiles, or all where there are fewer."""
+    channel: Channel | None = None
+    """How the changes of replicas are rounded on their way; None: not at all."""
+    gradient_problem: Problem | None = None
+    """How full gradients read the tiles, where that is with more precision than the steps do."""
 
 
 @dataclass(frozen=True)
-class State:
-    """A model in training, and what has been summed up on the way.
+class FullGradient:
+    """Sums over rows of the gradient at a model, rounding bias removed, without penalties."""
 
-    Attributes
-    ----------
-    model : (outputs, columns) float32, intercept : (outputs,) float32
-    model_sum, intercept_sum : float64
-        Sums of the averaged iterates.
-    averaged : int
-        How many these are.
-    loss_sum : float
-        Loss of each row with the model before its mini-batch, rounding bias removed.
-    rows, bytes_read : int
-    """
+    model: F64
+    intercept: F64
+    loss_sum: float
+    rows: int
+    bytes_read: int
+
+    def __add__(self, other: FullGradient) -> FullGradient:
+        return FullGradient(
+            self.model + other.model,
+            self.intercept + other.intercept,
+            self.loss_sum + other.loss_sum,
+            self.rows + other.rows,
+            self.bytes_read + other.bytes_read,
+        )
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A model and the mean gradient of a row there: what steps of SVRG refer to."""
 
     model: F32
     intercept: F32
-    model_sum: F64
-    intercept_sum: F64
-    averaged: int = 0
-    loss_sum: float = 0.0
-    rows: int = 0
-    bytes_read: int = 0
-
-    def estimate(self) -> tuple[F64, F64]:
-        """The averaged model, or the last iterate where nothing was averaged."""
-        if self.averaged == 0:
-            return self.model.astype(np.float64), self.intercept.astype(np.float64)
-        return self.model_sum / self.averaged, self.intercept_sum / self.averaged
-
-    def without_counts(self) -> State:
-        """The same model with loss, rows and bytes counted from zero."""
-        return State(self.model, self.intercept, self.model_sum, self.intercept_sum, self.averaged)
+    gradient: F32
+    intercept_gradient: F32
 
 
-def initial_state(problem: Problem) -> State:
-    """All zeros."""
-    shape = (problem.outputs, problem.columns)
-    return State(
-        np.zeros(shape, np.float32),
-        np.zeros(problem.outputs, np.float32),
-        np.zeros(shape),
-        np.zeros(problem.outputs),
+def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: int) -> FullGradient:
+    """Gradient of the training rows of a window; the epoch names the split of the samples."""
+    plan = job.plan
+    problem = job.gradient_problem or job.problem
+    out, intercept_out = np.zeros(model.shape), np.zeros(intercept.shape)
+    tiles = plan.kept_tiles(window)
+    if not len(tiles):
+        return FullGradient(out, intercept_out, 0.0, 0, 0)
+    loaded = load_tiles(open_cached(job.path), problem, tiles)
+    loss_sum, rows = loaded.batch.full_gradient(
+        model=model,
+        intercept=intercept,
+        loss=problem.loss,
+        arithmetic="float",
+        split=problem.estimator == "split",
+        correction=job.schedule.shrinkage if problem.corrected else 0.0,
+        variance=problem.variance,
+        batch_tiles=_GRADIENT_TILES,
+        seed=plan.seed,
+        draw=epoch,
+        out=out,
+        intercept_out=intercept_out,
     )
+    return FullGradient(out, intercept_out, loss_sum, rows, loaded.bytes_read)
 
 
-def advance(job: Job, step: Step, state: State) -> State:
-    """Run mini-batch SGD over one window."""
+def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
+    """Run mini-batch SGD over one window, with less variance if an anchor is given."""
     problem, plan, schedule = job.problem, job.plan, job.schedule
     tiles = plan.training_tiles(step.window, step.epoch)
     if not len(tiles):
-        return state
+        return send(job.channel, state, state, step)
     loaded = load_tiles(open_cached(job.path), problem, tiles)
     model, intercept = state.model.copy(), state.intercept.copy()
     model_sum, intercept_sum = state.model_sum.copy(), state.intercept_sum.copy()
-    batches = -(-len(tiles) // job.batch_tiles)
-    middle = (0.5 - step.first) / (step.last - step.first)
-    average_from = min(max(int(np.ceil(middle * batches)), 0), batches)
-    split = problem.estimator == "split"
-    kept = schedule.shrinkage if problem.corrected else 0.0
+    velocity, intercept_velocity = None, None
+    if state.velocity is not None and state.intercept_velocity is not None:
+        velocity, intercept_velocity = state.velocity.copy(), state.intercept_velocity.copy()
+    reference = None
+    if anchor is not None:
+        mean = anchor.gradient, anchor.intercept_gradient
+        reference = (anchor.model, anchor.intercept, *mean)
     loss_sum, rows, averaged = loaded.batch.sgd(
         model=model,
         intercept=intercept,
@@ -130,45 +124,39 @@ def advance(job: Job, step: Step, state: State) -> State:
         intercept_sum=intercept_sum,
         loss=problem.loss,
         arithmetic=problem.arithmetic,
-        split=split,
-        correction=kept,
+        split=problem.estimator == "split",
+        correction=schedule.shrinkage if problem.corrected else 0.0,
         variance=problem.variance,
+        l1=problem.l1,
         l2=problem.l2,
         fit_intercept=job.fit_intercept,
         batch_tiles=job.batch_tiles,
         batch_rows=job.batch_rows,
         step_first=schedule.step_at(step.first),
         step_last=schedule.step_at(step.last),
-        average_from=average_from if schedule.average else batches,
+        average_from=schedule.average_from(
+            step.first, step.last, -(-len(tiles) // job.batch_tiles)
+        ),
         seed=plan.seed,
         draw=step.epoch,
+        momentum=schedule.momentum,
+        velocity=velocity,
+        intercept_velocity=intercept_velocity,
+        anchor=reference,
     )
-    return State(
+    end = State(
         model,
         intercept,
         model_sum,
         intercept_sum,
+        velocity,
+        intercept_velocity,
         state.averaged + averaged,
         state.loss_sum + loss_sum,
         state.rows + rows,
         state.bytes_read + loaded.bytes_read,
     )
-
-
-def merge(start: State, ends: Sequence[State]) -> State:
-    """Average the replicas of a round, in their order."""
-    if len(ends) == 1:
-        return ends[0]
-    return State(
-        np.mean([e.model.astype(np.float64) for e in ends], axis=0).astype(np.float32),
-        np.mean([e.intercept.astype(np.float64) for e in ends], axis=0).astype(np.float32),
-        start.model_sum + np.sum([e.model_sum - start.model_sum for e in ends], axis=0),
-        start.intercept_sum + np.sum([e.intercept_sum - start.intercept_sum for e in ends], axis=0),
-        start.averaged + sum(e.averaged - start.averaged for e in ends),
-        start.loss_sum + sum(e.loss_sum - start.loss_sum for e in ends),
-        start.rows + sum(e.rows - start.rows for e in ends),
-        start.bytes_read + sum(e.bytes_read - start.bytes_read for e in ends),
-    )
+    return send(job.channel, state, end, step)
 
 
 @dataclass(frozen=True)
