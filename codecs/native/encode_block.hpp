@@ -131,24 +131,57 @@ struct LaneGrid {
   }
 
   // Values beyond the bounds are marked, and what comes of them is not used.
-  ZIPML_INLINE Place place(V value, Beyond& beyond) const {
-    look(beyond, value, lower, upper);
-    const V x = Careful ? value * factor : value;
-    const V whole = (x - lo) * inverse + spread(Magic<T>::whole);
-    const V code = whole - spread(Magic<T>::whole);
-    const V near = level(code);
-    const V away = x - near;
-    const V one = spread(T(1));
-    const V gap = level(code + with_sign(one, away)) - near;
+  ZIPML_INLINE void mark(V value, Beyond& beyond) const { look(beyond, value, lower, upper); }
+
+  ZIPML_INLINE V scaled(V value) const { return Careful ? value * factor : value; }
+  // The nearest code, or one beside it, and the magic number.
+  ZIPML_INLINE V whole(V x) const { return (x - lo) * inverse + spread(Magic<T>::whole); }
+  // Distance of the levels of two neighbouring codes, `near` being that of `code`.
+  ZIPML_INLINE V gap(V code, V near, V away) const {
+    return level(code + with_sign(spread(T(1)), away)) - near;
+  }
+  ZIPML_INLINE Words units(V away, V gap) const {
     if constexpr (Careful) {
       // Levels may coincide: 0 / 0 is 0.
-      const V share = lesser(greater(away / gap, spread(T(0))), one);
-      return {low_words(whole), low_words(with_sign(share, away) + spread(Magic<T>::units))};
+      const V share = lesser(greater(away / gap, spread(T(0))), spread(T(1)));
+      return low_words(with_sign(share, away) + spread(Magic<T>::units));
     } else {
-      return {low_words(whole), low_words(away / magnitude(gap) + spread(Magic<T>::units))};
+      return low_words(away / magnitude(gap) + spread(Magic<T>::units));
     }
   }
 };
+
+// Where the values of some rows lie: what is known of them before the division.
+template <class T>
+struct Intervals {
+  typename LanesOf<T>::type away, gap;  // from the nearest level; to the one on the value's other side
+  Words code;
+};
+
+// kRows rows step by step side by side.
+template <size_t kRows, class T, class Grid>
+ZIPML_INLINE void find_intervals(const Grid* grids, const T* values, ptrdiff_t stride, Beyond& beyond, Intervals<T>* out) {
+  using V = typename LanesOf<T>::type;
+  V x[kRows], code[kRows], near[kRows];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) x[i] = load(values + static_cast<ptrdiff_t>(i) * stride);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) grids[i].mark(x[i], beyond);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) x[i] = grids[i].scaled(x[i]);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) code[i] = grids[i].whole(x[i]);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) out[i].code = low_words(code[i]);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) code[i] = code[i] - spread(Magic<T>::whole);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) near[i] = grids[i].level(code[i]);
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) out[i].away = x[i] = x[i] - near[i];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kRows; ++i) out[i].gap = grids[i].gap(code[i], near[i], x[i]);
+}
 
 template <class T, class Round, bool Careful>
 ZIPML_INLINE LaneGrid<T, Round, Careful> column_grid(const GridTable<T>& g, size_t c) {
@@ -210,6 +243,10 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
                                            Words words[32], size_t columns, uint64_t* variance,
                                            double* row_variance) {
   using Lane = LaneGrid<T, Round, Careful>;
+  // Each step of a row waits for the one before it, and a processor holds some sixty that wait: rows go
+  // side by side, and the division is kept for a loop of its own. A row of doubles is several vectors,
+  // which do as well in one loop.
+  constexpr size_t kAhead = sizeof(T) == 8 ? 2 : 16, kSide = ByRow || sizeof(T) == 8 ? 2 : 4;
   Beyond beyond;
   VarianceLanes sums;
   alignas(64) uint32_t up[ByRow ? kTileRows : 1][kLanes];
@@ -218,10 +255,15 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
     if constexpr (ByRow) return row_grid<T, Round, Careful>(grids, first + r);
     return by_column;
   };
-  for (size_t w = 0; w < 4; ++w) {
-    for (size_t m = 0; m < 8; ++m) {
-      const size_t r = 16 * w + 2 * m;
-      const T* row = values + static_cast<ptrdiff_t>(r) * stride;
+  for (size_t begin = 0; begin < kTileRows; begin += kAhead) {
+    Intervals<T> rows[kAhead];
+    for (size_t i = 0; i < kAhead; i += kSide) {
+      Lane side[kSide];
+      for (size_t k = 0; k < kSide; ++k) side[k] = grid(begin + i + k);
+      find_intervals<kSide>(side, values + static_cast<ptrdiff_t>(begin + i) * stride, stride, beyond, rows + i);
+    }
+    for (size_t i = 0; i < kAhead; i += 2) {
+      const size_t r = begin + i;
       // Rows need not be aligned: both the line that one begins in and the one that it ends in.
       const char* next = ahead + static_cast<ptrdiff_t>(r) * ahead_stride;
       for (size_t byte = 0; byte < sizeof(T) * kLanes; byte += 64) {
@@ -230,8 +272,8 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
       }
       prefetch(next + sizeof(T) * kLanes - 1);
       prefetch(next + ahead_stride + sizeof(T) * kLanes - 1);
-      const Place even = grid(r).place(load(row), beyond);
-      const Place odd = grid(r + 1).place(load(row + stride), beyond);
+      const Place even = {rows[i].code, grid(r).units(rows[i].away, rows[i].gap)};
+      const Place odd = {rows[i + 1].code, grid(r + 1).units(rows[i + 1].away, rows[i + 1].gap)};
       const Words units = low_halves(even.units, odd.units);
       const Halves base = (Halves)low_halves(even.code, odd.code) + (Halves)high_halves(even.units, odd.units);
       const Halves p = (Halves)units, both = product_high(p, p);
@@ -242,8 +284,8 @@ __attribute__((noinline)) bool round_block(const T* values, ptrdiff_t stride, co
       } else {
         sums.add(p, p - both);
       }
-      const Halves draw = (Halves)words[8 * w + m];
-      words[8 * w + m] = (Words)(samples == 1 ? plus_less(base, draw, p) : two_rounded(base, p, both, draw));
+      const Halves draw = (Halves)words[r / 2];
+      words[r / 2] = (Words)(samples == 1 ? plus_less(base, draw, p) : two_rounded(base, p, both, draw));
     }
   }
   if constexpr (ByRow) {
