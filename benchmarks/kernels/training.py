@@ -146,10 +146,11 @@ class Bench:
             {},
             [lambda part=part: self.kernels.row_sgd(self.row_form, *part, size) for part in parts],
         )
-        small = self.x[:256], self.y[:256]  # stays in the cache of a core
-        halves["control: rows in the cache"] = (
+        # Long calls: between short ones two threads would wait for the interpreter's lock.
+        small = np.ones((512, 512), "f4")
+        halves["control: matrix products in the cache"] = (
             {},
-            [lambda: [self.kernels.row_sgd("plain", *small, size) for _ in range(100)]] * 2,
+            [lambda: [small @ small for _ in range(20)]] * 2,
         )
         with cores(2), ThreadPoolExecutor(2) as pool:
             for name, (more, runs) in halves.items():
