@@ -282,10 +282,7 @@ def test_reported_loss_is_that_of_the_unquantised_data(tmp_path: Path) -> None:
 def test_logistic_correction_does_not_run_away_on_heavy_tails(
     tmp_path: Path, samples: int, levels: str
 ) -> None:
-    """Equally spaced, rounding moves margins by far more than one: the series is held.
-
-    Fitted levels leave so little variance that the estimators end side by side.
-    """
+    """Equally spaced, rounding moves margins by far more than one: the series is held."""
     rng = np.random.default_rng(1)
     x = rng.standard_t(3, (20_000, 8))
     y = rng.random(20_000) < 1 / (1 + np.exp(-x @ rng.standard_normal(8)))
@@ -297,7 +294,7 @@ def test_logistic_correction_does_not_run_away_on_heavy_tails(
         found[sampling] = evaluate(result.model, tmp_path / "t.npz")["loss"]
         assert result.loss == pytest.approx(found[sampling], rel=0.15)
     assert found["naive"] < np.log(2)
-    assert found["auto"] < {"uniform": 1.0, "optimal": 1.005}[levels] * found["naive"]
+    assert found["auto"] < found["naive"]
 
 
 def test_runs_with_and_without_intercept_do_not_share_targets(tmp_path: Path) -> None:

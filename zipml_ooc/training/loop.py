@@ -14,6 +14,7 @@ from ..dataset import Dataset, open_dataset
 from ..model import LinearModel
 from . import gram
 from .channels import Channel
+from .curved import applies, curved_variance
 from .divergence import FALLING, Watch, Weakest, advice, curvature, weakest
 from .options import TrainOptions
 from .plan import Plan, make_plan
@@ -135,6 +136,11 @@ class _Run:
             estimate, records, validation_loss, reason = self._epochs(progress)
             if reason is None:
                 break
+            if reason == FALLING and self._options.shrinkage is None and attempt < _RESTARTS - 1:
+                # What the guard allowed, by a first-order estimate, was too much.
+                kept = schedule.shrinkage / 4 if attempt < _RESTARTS - 2 else 0.0
+                schedule = replace(schedule, shrinkage=kept)
+                continue
             # A smaller step cures neither a step that was asked for nor a loss without a minimum.
             given = self._options.step_size is not None
             if given or reason == FALLING or attempt == _RESTARTS - 1:
@@ -212,11 +218,14 @@ class _Run:
         steps = self._plan.tiles / self._job.batch_tiles / self._plan.replicas
         watch = Watch(self._problem, self._job.schedule, steps=steps, weak=self._weak)
         records: list[EpochRecord] = []
+        curves = applies(self._problem, by_row=self._dataset.spec.quantizer.by_row)
         kept, kept_loss, waited = state.estimate(), None, 0
         for epoch in range(self._plan.epochs):
             began = time.perf_counter()
             state = self._epoch(epoch, state.without_counts())
             estimate = state.estimate()
+            if curves:
+                self._curve(estimate)
             read, validation = state.bytes_read, None
             reason = watch.leaving(state, part=(epoch + 0.5) / self._plan.epochs)
             if reason is None and self._plan.held_out:
@@ -265,6 +274,14 @@ class _Run:
         if curvature(self._problem, start, estimate, *slopes) < 0:
             return FALLING, read
         return None, read
+
+    def _curve(self, estimate: tuple[F64, F64]) -> None:
+        """Weight the rounding variances by the curvature of the loss at a model."""
+        from dask import delayed
+
+        task = delayed(curved_variance)(self._shared(), self._problem, *estimate)
+        problem = replace(self._problem, variance=self._runner.compute(task))
+        self._job = replace(self._job, problem=problem)
 
     def _epoch(self, epoch: int, state: State) -> State:
         from dask import delayed

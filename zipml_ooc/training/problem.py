@@ -57,6 +57,8 @@ class Problem:
     tables : (columns, codes) uint8 or uint16, or None
     l1 : float32 or None
         As `l2`, of the absolute values.
+    samples : int
+        That a stored code is the sum of.
     """
 
     loss: str
@@ -76,6 +78,7 @@ class Problem:
     target_std: F64
     tables: npt.NDArray[Any] | None = None
     l1: F32 | None = None
+    samples: int = 1
 
     @property
     def columns(self) -> int:
@@ -200,4 +203,5 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         l1=np.minimum(options.l1 / std / target_std[0], _LARGEST_L2).astype(np.float32)
         if options.l1 > 0
         else None,
+        samples=q.samples,
     )

@@ -65,7 +65,7 @@ class Spectrum:
             raise ValueError("a sample without a matrix is measured in one piece")
         return Spectrum(
             self.rows + other.rows,
-            self.training_rows,
+            max(self.training_rows, other.training_rows),
             self.moments + other.moments,
             self.cross + other.cross,
             self.power + other.power,
