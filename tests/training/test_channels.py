@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tables import compressed, least_squares_loss, regression_npz
 from zipml_ooc import TrainOptions, train
 from zipml_ooc.training.channels import BUCKET, Channel
 from zipml_ooc.training.plan import Step
-from zipml_ooc.training.replicas import State, merge, send
+from zipml_ooc.training.replicas import State, merge, outset, send
 
 NORMS = ("max", "l2")
 WHERE: dict[str, int] = {"draw": 3, "window": 5, "vector": 1}
@@ -127,6 +128,7 @@ def test_what_travels_is_as_small_as_the_bits_say(bits: int, averaged: int) -> N
     size = len(pickle.dumps(sent))
     assert size <= vectors * (codes + norms) + 1500
     assert len(pickle.dumps(send(None, start, end, Step(0, 0, 0.0, 1.0)))) >= 12 * columns
+    assert len(pickle.dumps(outset(start))) <= 4 * columns + 1500
 
 
 @pytest.mark.parametrize("moving", [False, True])
@@ -134,6 +136,7 @@ def test_merging_what_was_sent_is_the_mean_of_the_ends_but_for_rounding(moving: 
     rng = np.random.default_rng(4)
     start = state(rng, 700, 0, moving=moving)
     ends = [state(rng, 700, a, moving=moving) for a in (3, 5)]
+    start = replace(start, model_sum=np.ones((1, 700)), intercept_sum=np.ones(1), averaged=2)
     channel = Channel(8, "max", 1)
     sent = [send(channel, start, e, Step(0, w, 0.0, 1.0)) for w, e in enumerate(ends)]
     exact, got = merge(start, ends), merge(start, sent, channel)
@@ -142,7 +145,7 @@ def test_merging_what_was_sent_is_the_mean_of_the_ends_but_for_rounding(moving: 
     np.testing.assert_allclose(got.model_sum, exact.model_sum, atol=8 * step)
     np.testing.assert_array_equal(got.intercept, exact.intercept)
     np.testing.assert_array_equal(got.intercept_sum, exact.intercept_sum)
-    assert got.averaged == exact.averaged == 8
+    assert got.averaged == exact.averaged == 10
     if moving:
         np.testing.assert_allclose(got.velocity, exact.velocity, atol=step)
     else:

@@ -19,7 +19,7 @@ from .divergence import FALLING, Watch, Weakest, advice, curvature, weakest
 from .options import TrainOptions
 from .plan import Plan, make_plan
 from .problem import F32, F64, Problem, make_problem, resolve_sampling
-from .replicas import State, initial_state, merge
+from .replicas import State, initial_state, merge, outset
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner, open_runner
 from .schedules import Schedule
@@ -293,11 +293,12 @@ class _Run:
             anchor = delayed(known, traverse=False)
             value = delayed(replace(state, bytes_read=read), traverse=False)
         for number, steps in enumerate(self._plan.rounds(epoch)):
+            begin = delayed(outset)(value, dask_key_name=f"begin-epoch{epoch}-round{number}")
             ends = [
                 task(
                     job,
                     step,
-                    value,
+                    begin,
                     anchor,
                     dask_key_name=f"advance-epoch{epoch}-window{step.window}",
                 )

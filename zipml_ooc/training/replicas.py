@@ -11,7 +11,7 @@ from .channels import Channel, Packed
 from .plan import Step
 from .problem import F32, F64, Problem
 
-__all__ = ["Sent", "State", "initial_state", "merge", "send"]
+__all__ = ["Sent", "State", "initial_state", "merge", "outset", "send"]
 
 _MODEL, _MEAN, _VELOCITY = range(3)  # vectors of a replica, for the draws that round them
 
@@ -91,8 +91,16 @@ def initial_state(problem: Problem, *, momentum: float = 0.0) -> State:
     )
 
 
+def outset(state: State) -> State:
+    """What replicas need to begin a round: not what has been summed up before."""
+    none = np.zeros(0)
+    return replace(
+        state, model_sum=none, intercept_sum=none, averaged=0, loss_sum=0.0, rows=0, bytes_read=0
+    )
+
+
 def send(channel: Channel | None, start: State, end: State, step: Step) -> State | Sent:
-    """Round what a replica has to tell, if there is a channel."""
+    """Round what a replica has to tell, if there is a channel; `end` has sums of its own alone."""
     if channel is None:
         return end
 
@@ -100,10 +108,9 @@ def send(channel: Channel | None, start: State, end: State, step: Step) -> State
         return channel.pack(values, draw=step.epoch, window=step.window, vector=vector)
 
     begun = start.model.astype(np.float64)
-    averaged = end.averaged - start.averaged
     mean = velocity = None
-    if averaged:
-        mean = pack((end.model_sum - start.model_sum) / averaged - begun, _MEAN)
+    if end.averaged:
+        mean = pack(end.model_sum / end.averaged - begun, _MEAN)
     if end.velocity is not None and start.velocity is not None:
         velocity = pack(end.velocity.astype(np.float64) - start.velocity, _VELOCITY)
     none = np.zeros(0)
@@ -114,10 +121,9 @@ def send(channel: Channel | None, start: State, end: State, step: Step) -> State
 def receive(channel: Channel, start: State, sent: Sent) -> State:
     """Put a replica together again from the model it began with and its rounded change."""
     begun = start.model.astype(np.float64)
-    model_sum, velocity = start.model_sum, None
+    model_sum, velocity = np.zeros(begun.shape), None
     if sent.mean is not None:
-        mean = begun + channel.unpack(sent.mean)
-        model_sum = model_sum + (sent.rest.averaged - start.averaged) * mean
+        model_sum = sent.rest.averaged * (begun + channel.unpack(sent.mean))
     if sent.velocity is not None and start.velocity is not None:
         velocity = (start.velocity + channel.unpack(sent.velocity)).astype(np.float32)
     model = (begun + channel.unpack(sent.model)).astype(np.float32)
@@ -125,22 +131,20 @@ def receive(channel: Channel, start: State, sent: Sent) -> State:
 
 
 def merge(start: State, ends: Sequence[State | Sent], channel: Channel | None = None) -> State:
-    """Average the replicas of a round, in their order."""
+    """Average the replicas of a round, in their order, and add up what they have summed."""
     states = [receive(_given(channel), start, e) if isinstance(e, Sent) else e for e in ends]
-    if len(states) == 1:
-        return states[0]
+    one = len(states) == 1
     return State(
-        _mean([e.model for e in states]),
-        _mean([e.intercept for e in states]),
-        start.model_sum + np.sum([e.model_sum - start.model_sum for e in states], axis=0),
-        start.intercept_sum
-        + np.sum([e.intercept_sum - start.intercept_sum for e in states], axis=0),
+        states[0].model if one else _mean([e.model for e in states]),
+        states[0].intercept if one else _mean([e.intercept for e in states]),
+        start.model_sum + np.sum([e.model_sum for e in states], axis=0),
+        start.intercept_sum + np.sum([e.intercept_sum for e in states], axis=0),
         _mean_or_none([e.velocity for e in states]),
         _mean_or_none([e.intercept_velocity for e in states]),
-        start.averaged + sum(e.averaged - start.averaged for e in states),
-        start.loss_sum + sum(e.loss_sum - start.loss_sum for e in states),
-        start.rows + sum(e.rows - start.rows for e in states),
-        start.bytes_read + sum(e.bytes_read - start.bytes_read for e in states),
+        start.averaged + sum(e.averaged for e in states),
+        start.loss_sum + sum(e.loss_sum for e in states),
+        start.rows + sum(e.rows for e in states),
+        start.bytes_read + sum(e.bytes_read for e in states),
     )
 
 

@@ -8,7 +8,7 @@ up to a budget (`loading`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .channels import Channel
 from .loading import load_tiles
 from .plan import Plan, Step
 from .problem import F32, F64, Problem
-from .replicas import Sent, State, send
+from .replicas import Sent, State, outset, send
 from .schedules import Schedule
 
 __all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient", "score", "total"]
@@ -102,14 +102,18 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
 
 
 def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
-    """Run mini-batch SGD over one window, with less variance if an anchor is given."""
+    """Run mini-batch SGD over one window, with less variance if an anchor is given.
+
+    What is given back has summed up this window alone.
+    """
     problem, plan, schedule = job.problem, job.plan, job.schedule
     tiles = plan.training_tiles(step.window, step.epoch)
+    model_sum, intercept_sum = np.zeros(state.model.shape), np.zeros(state.intercept.shape)
     if not len(tiles):
-        return send(job.channel, state, state, step)
+        idle = replace(outset(state), model_sum=model_sum, intercept_sum=intercept_sum)
+        return send(job.channel, state, idle, step)
     loaded = load_tiles(open_cached(job.path), problem, tiles)
     model, intercept = state.model.copy(), state.intercept.copy()
-    model_sum, intercept_sum = state.model_sum.copy(), state.intercept_sum.copy()
     velocity, intercept_velocity = None, None
     if state.velocity is not None and state.intercept_velocity is not None:
         velocity, intercept_velocity = state.velocity.copy(), state.intercept_velocity.copy()
@@ -151,10 +155,10 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         intercept_sum,
         velocity,
         intercept_velocity,
-        state.averaged + averaged,
-        state.loss_sum + loss_sum,
-        state.rows + rows,
-        state.bytes_read + loaded.bytes_read,
+        averaged,
+        loss_sum,
+        rows,
+        loaded.bytes_read,
     )
     return send(job.channel, state, end, step)
 
