@@ -92,3 +92,22 @@ def test_pure_noise_is_no_divergence(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", X=rng.standard_normal((900, 60)), y=rng.standard_normal(900))
     dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=3, samples=2)
     assert train(dataset, TrainOptions(validation=0.3, epochs=100)).epochs[-1].epoch == 100
+
+
+def test_gram_takes_less_of_a_chosen_shrinkage_that_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sample said that all of the correction is admissible; over all rows it is not."""
+    from zipml_ooc.training import loop
+
+    rng = np.random.default_rng(3)
+    common = rng.standard_normal((500, 1))
+    x = common + 0.02 * rng.standard_normal((500, 12))
+    y = common[:, 0] + 0.1 * rng.standard_normal(500)
+    np.savez(tmp_path / "t.npz", X=x, y=y)
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=2, samples=1)
+    monkeypatch.setattr(loop, "shrinkage", lambda spectrum, problem: 1.0)
+    for options in ({}, {"l1": 1e-3}, {"l2_path": (0.0, 0.1), "validation": 0.2}):
+        result = train(dataset, TrainOptions(solver="gram", **options))
+        assert 0 <= result.model.record["shrinkage"] < 1
+        assert np.mean((result.model.decision_function(x)[:, 0] - y) ** 2) < 0.5 * np.var(y)

@@ -42,6 +42,7 @@ _BLOCK_VALUES = 1 << 21
 # Directions whose variance is below this part of the largest are rounding of single precision.
 _FLAT = 1e-10
 _SWEEPS, _TOLERANCE = 10_000, 1e-9
+_LEAST_SHRINKAGE = 1e-3
 
 
 class Indefinite(ValueError):
@@ -143,6 +144,7 @@ class Fitted:
     validation_loss: float | None
     path: tuple[PathPoint, ...]
     bytes_read: int
+    shrinkage: float
 
 
 def fit(job: Job, runner: Runner, options: TrainOptions) -> Fitted:
@@ -164,12 +166,13 @@ def fit(job: Job, runner: Runner, options: TrainOptions) -> Fitted:
     kept = job.schedule.shrinkage if problem.corrected else 0.0
     moments = gather(job, runner, held_out=False)
     there = gather(job, runner, held_out=True) if job.plan.held_out else None
-    given = {"fit_intercept": options.fit_intercept}
     strengths = options.l2_path or (options.l2,)
-    if options.l2_path:
-        models = ridge_path(moments, problem, kept, strengths, **given)
-    else:
-        models = [solve(moments, problem, kept, **given)]
+    while True:
+        models = _solutions(moments, problem, kept, options)
+        # A shrinkage that was chosen was chosen on a sample: it may be too much for all rows.
+        if kept == 0 or options.shrinkage is not None or None not in models:
+            break
+        kept = kept / 4 if kept > _LEAST_SHRINKAGE else 0.0
     path, found = [], []
     for l2, model in zip(strengths, models, strict=True):
         if model is None:
@@ -186,7 +189,20 @@ def fit(job: Job, runner: Runner, options: TrainOptions) -> Fitted:
     read = moments.bytes_read + (there.bytes_read if there is not None else 0)
     chosen = path[best]
     points = tuple(path) if options.l2_path else ()
-    return Fitted(*found[best], chosen.loss, chosen.validation_loss, points, read)
+    return Fitted(*found[best], chosen.loss, chosen.validation_loss, points, read, kept)
+
+
+def _solutions(
+    moments: Moments, problem: Problem, kept: float, options: TrainOptions
+) -> list[tuple[F64, F64] | None]:
+    """The model of each penalty; None where there is no minimum."""
+    centred = options.fit_intercept
+    if options.l2_path:
+        return ridge_path(moments, problem, kept, options.l2_path, fit_intercept=centred)
+    try:
+        return [solve(moments, problem, kept, fit_intercept=centred)]
+    except Indefinite:
+        return [None]
 
 
 def gather(job: Job, runner: Runner, *, held_out: bool) -> Moments:

@@ -174,6 +174,7 @@ class _Run:
         if progress is not None:
             progress(records[0], 1)
         estimate = found.model, found.intercept
+        schedule = replace(schedule, shrinkage=found.shrinkage)
         return TrainResult(
             model=self._model(estimate, schedule, records, found.loss),
             epochs=tuple(records),
