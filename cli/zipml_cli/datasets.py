@@ -109,7 +109,13 @@ def compress(
     )
 
 
-def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Json = False) -> None:
+def info(
+    dataset: opt.DatasetPath,
+    columns: opt.ColumnsShown = 20,
+    plot: opt.Plot = None,
+    plot_columns: opt.PlotColumns = None,
+    json: opt.Json = False,
+) -> None:
     """Describe a compressed dataset.
 
     Step (distance of two levels) and variance (of one rounding) are those of the stored values;
@@ -120,9 +126,20 @@ def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Jso
     Examples:
       zipml info houses.zarr
       zipml info houses.zarr --columns 5
+      zipml info houses.zarr --plot levels.png --plot-columns rooms,income
       zipml info houses.zarr --json
     """
     facts = _describe(dataset)
+    drawn: tuple[str, ...] = ()
+    if plot is not None:
+        from zipml_ooc.level_plot import plot_levels
+
+        names = plot_columns.split(",") if plot_columns is not None else None
+        drawn = plot_levels(dataset, plot, names)
+    elif plot_columns is not None:
+        from zipml_ooc import UsageError
+
+        raise UsageError("--plot-columns goes with --plot FILE: say where the plot goes")
     if json:
         print_json(facts)
         return
@@ -140,6 +157,8 @@ def info(dataset: opt.DatasetPath, columns: opt.ColumnsShown = 20, json: opt.Jso
     ]
     for path, count in zip(source.get("paths", []), source.get("bytes", []), strict=False):
         lines.append(("source", path if count is None else f"{path} ({size(count)})"))
+    if drawn:
+        lines.append(("plot", f"{plot} ({', '.join(drawn)})"))
     print_facts(lines)
     shown = facts["per_column"][:columns]
     if not shown:

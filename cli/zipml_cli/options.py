@@ -282,6 +282,24 @@ ZarrFormat = Annotated[
 ColumnsShown = Annotated[
     int, typer.Option("--columns", metavar="N", min=0, help="Columns in the table; 0 shows none.")
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw levels over the stored values, to a PNG, SVG or PDF file. Needs matplotlib.",
+        show_default="not drawn",
+    ),
+]
+PlotColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--plot-columns",
+        metavar="NAMES",
+        help="Columns to draw, separated by commas.",
+        show_default="the three whose fitted levels save most",
+    ),
+]
 
 # zipml train
 

@@ -173,6 +173,16 @@ def test_info_shows_as_many_columns_as_asked_for(zipml, samples):
     assert "\ncolumn" not in zipml("info", samples.dataset, "--columns", "0").must_succeed().out
 
 
+def test_info_draws_the_levels_of_columns(zipml, samples, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "levels.svg"
+    text = zipml("info", samples.dataset, "--plot", out, "--plot-columns", "b,a").must_succeed().out
+    assert f"{out} (b, a)" in text
+    assert out.read_text().startswith("<?xml")
+    zipml("info", samples.dataset, "--plot", out, "--plot-columns", "z").must_refuse(2, "'z'")
+    zipml("info", samples.dataset, "--plot-columns", "a").must_refuse(2, "--plot FILE")
+
+
 def test_info_shows_names_that_would_steer_a_terminal_or_a_table(zipml, tmp_path, csv):
     nasty = ["[red]x[/red]", "\x1b[31mred", "é" * 60, "y"]
     csv(tmp_path / "t.csv", nasty, np.arange(40.0).reshape(10, 4) ** 0.5)
