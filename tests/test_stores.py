@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -79,6 +78,10 @@ def test_what_a_url_lacks_is_said_in_a_line(
     files.rm(f"{root}/X/c/0/0")
     with pytest.raises(DataError, match=f"chunk X/c/0/0 of {memory_url} is missing"):
         dataset.read_chunk(0)
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+
+    def without_s3fs(url: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without_s3fs)
     with pytest.raises(UsageError, match=r's3fs: pip install "zipml-ooc\[s3\]"'):
         open_store("s3://bucket/never-seen")

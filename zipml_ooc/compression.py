@@ -47,11 +47,12 @@ class CompressOptions:
     Parameters
     ----------
     task : {"auto", "regression", "classification"}
-    bits, samples, scale, seed
+    bits, samples, scale, seed, layout, precisions
         See `zipml_codecs.Quantizer`.
     levels : {"auto", "uniform", "optimal"}
         Equally spaced, or those of least rounding variance for each column. ``auto``: optimal from
         2 to 4 bits with scales by column, where they gain most and cost least; else uniform.
+        The weaved layout is always uniform.
     standardize : bool
         Store (value - mean) / standard deviation of each column.
     nan : {"error", "mean"}
@@ -69,6 +70,8 @@ class CompressOptions:
     bits: int = 4
     samples: int = 2
     scale: str = "column"
+    layout: str = "packed"
+    precisions: tuple[int, ...] = ()
     levels: str = "auto"
     seed: int = 0
     standardize: bool = True
@@ -103,6 +106,7 @@ class CompressOptions:
         levels = self.levels
         if levels == "auto":
             fits = self.scale == "column" and self.bits in _AUTO_OPTIMAL_BITS
+            fits &= self.layout == "packed"
             levels = "optimal" if fits else "uniform"
         try:
             return Quantizer(
@@ -112,6 +116,8 @@ class CompressOptions:
                 seed=self.seed,
                 nan=self.nan,
                 levels=levels,
+                layout=self.layout,
+                precisions=self.precisions,
             )
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error

@@ -14,7 +14,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from zipml_codecs import TILE_ROWS, ChunkError, EncodedChunk
+from zipml_codecs import TILE_ROWS, ChunkError, ChunkHeader, EncodedChunk
+from zipml_codecs.weave import plane_ranges
 
 from .dataset_spec import ATTRIBUTE, DatasetSpec
 from .errors import DataError, UsageError
@@ -77,8 +78,18 @@ class Dataset:
         """Size of all encoded chunks of X."""
         return sum(self.store.size(self.chunk_key(i)) for i in range(self.spec.chunks))
 
-    def read_chunk(self, chunk: int) -> EncodedChunk:
+    def bytes_at(self, precision: int) -> int:
+        """Size of what reading all chunks of X at a precision of the weaved layout fetches."""
+        return sum(n for i in range(self.spec.chunks) for _, n in self._ranges(i, precision))
+
+    def read_chunk(self, chunk: int, precision: int | None = None) -> EncodedChunk:
         """Fetch a chunk's bytes and check them; nothing is unpacked.
+
+        Parameters
+        ----------
+        chunk : int
+        precision : int, optional
+            Of a weaved chunk, fetch only what reading at so many bits takes.
 
         Raises
         ------
@@ -86,25 +97,39 @@ class Dataset:
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
         key = self.chunk_key(chunk)
+        weaved = self.spec.quantizer.weaved and precision is not None
         try:
-            data = self.store.read(key)
+            data = self.store.read(key, self._ranges(chunk, precision) if weaved else None)
         except FileNotFoundError:
             raise DataError(
                 f"chunk {key} of {self.path} is missing: compress the source again"
             ) from None
         except OSError as error:
             raise DataError(f"chunk {key} of {self.path} cannot be read: {error}") from error
-        body = np.frombuffer(data, np.uint8)[:-_CHECKSUM_BYTES]
         try:
-            if google_crc32c.value(body) != int.from_bytes(data[-_CHECKSUM_BYTES:], "little"):
-                raise ChunkError("its checksum does not match: truncated or corrupted")
-            encoded = EncodedChunk.parse(data[:-_CHECKSUM_BYTES])
+            encoded = self._parse_planes(data, precision) if weaved else _parse_whole(data)
             self._require_ours(encoded, chunk)
         except ChunkError as error:
             raise DataError(
                 f"chunk {key} of {self.path} cannot be used: {error}; compress the source again"
             ) from error
         return encoded
+
+    def _ranges(self, chunk: int, precision: int | None) -> list[tuple[int, int]]:
+        spec = self.spec
+        header = ChunkHeader(
+            spec.quantizer,
+            item_size=4,
+            shape=(spec.chunk_rows, len(spec.columns)),
+            box=(spec.rows_of_chunk(chunk), len(spec.columns)),
+        )
+        return plane_ranges(header, precision or spec.quantizer.bits)
+
+    def _parse_planes(self, data: memoryview, precision: int | None) -> EncodedChunk:
+        spec = self.spec
+        assert spec.lower is not None and spec.upper is not None  # the layout has column scales
+        at = precision or spec.quantizer.bits
+        return EncodedChunk.parse_planes(data, at, spec.lower, spec.upper)
 
     def _require_ours(self, encoded: EncodedChunk, chunk: int) -> None:
         spec, header = self.spec, encoded.header
@@ -139,6 +164,14 @@ class Dataset:
                 "compress the source again"
             )
         return target
+
+
+def _parse_whole(data: memoryview) -> EncodedChunk:
+    body = data[:-_CHECKSUM_BYTES]
+    stated = int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
+    if google_crc32c.value(np.frombuffer(body, np.uint8)) != stated:
+        raise ChunkError("its checksum does not match: truncated or corrupted")
+    return EncodedChunk.parse(body)
 
 
 def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, Quantizer
 from zipml_codecs.tables import check_places, table_bits_of
 
-from .errors import DataError
+from .errors import DataError, UsageError
 from .statistics import ColumnStatistics
 from .targets import Label
 
@@ -20,7 +20,7 @@ __all__ = ["ATTRIBUTE", "DatasetSpec", "LevelTables"]
 ATTRIBUTE = "zipml"
 """Name of the group attribute that holds a `DatasetSpec`."""
 _MAJOR = 1
-VERSION, _TABLES_VERSION = "1.0", "1.1"
+VERSION, _TABLES_VERSION, _WEAVED_VERSION = "1.0", "1.1", "1.2"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class DatasetSpec:
         Where the data came from.
     level_tables : LevelTables or None
         None for equally spaced levels.
+    precision_variance : (precisions, columns) float64, or None
+        Of the weaved layout: `variance` at each of the quantiser's precisions.
     """
 
     rows: int
@@ -104,14 +106,17 @@ class DatasetSpec:
     target_statistics: ColumnStatistics | None
     source: Mapping[str, Any]
     level_tables: LevelTables | None = None
+    precision_variance: npt.NDArray[np.float64] | None = None
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the JSON form."""
         version = VERSION if self.level_tables is None else _TABLES_VERSION
+        if self.quantizer.weaved:
+            version = _WEAVED_VERSION
         out: dict[str, Any] = {"version": version, "complete": True}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "level_tables" and value is None:
+            if field.name in ("level_tables", "precision_variance") and value is None:
                 continue  # as in version 1.0
             if isinstance(value, np.ndarray):
                 value = value.tolist()
@@ -162,6 +167,9 @@ class DatasetSpec:
                 else ColumnStatistics.from_dict(data["target_statistics"]),
                 source=data["source"],
                 level_tables=tables,
+                precision_variance=np.asarray(data["precision_variance"], np.float64)
+                if quantizer.weaved
+                else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the attributes of {place} are damaged: {error!r}") from error
@@ -179,9 +187,43 @@ class DatasetSpec:
             arrays.append(spec.level_tables.uniform_variance)
         if any(array.shape != (len(spec.columns),) for array in arrays) or spec.rows < 1:
             raise DataError(f"the attributes of {place} are damaged: lengths do not match")
+        if spec.precision_variance is not None:
+            if spec.precision_variance.shape != (len(quantizer.precisions), len(spec.columns)):
+                raise DataError(f"the attributes of {place} are damaged: lengths do not match")
+            arrays.append(spec.precision_variance)
         if not all(np.isfinite(array).all() for array in arrays) or not (spec.scale > 0).all():
             raise DataError(f"the attributes of {place} are damaged: values that are not finite")
         return spec
+
+    def at(self, bits: int | None) -> Self:
+        """Return what a reader at a precision sees; without one, at the highest.
+
+        Raises
+        ------
+        UsageError
+            The dataset cannot be read at that precision.
+        """
+        q = self.quantizer
+        if not q.weaved or self.precision_variance is None:
+            if bits not in (None, q.bits):
+                raise UsageError(
+                    f"the dataset is packed at {q.bits} bits and cannot be read at {bits}: "
+                    "compress the source again with --layout weaved, or leave out --bits"
+                )
+            return self
+        precision = q.bits if bits is None else bits
+        if precision not in q.precisions:
+            raise UsageError(
+                f"the dataset is stored for {', '.join(map(str, q.precisions))} bits, not for "
+                f"{precision}: use one of these, or compress again with --precisions"
+            )
+        variance = self.precision_variance[q.precisions.index(precision)]
+        return replace(
+            self,
+            quantizer=q.at(precision),
+            variance=variance,
+            precision_variance=variance[None],
+        )
 
     @property
     def stored_mean(self) -> npt.NDArray[np.float64]:

@@ -239,6 +239,8 @@ class DatasetWriter:
 
     def _spec(self, variance: list[npt.NDArray[Any]]) -> DatasetSpec:
         options, target, fitted = self._options, self._target, self._fitted
+        each = self._variance(np.sum(variance, axis=0))
+        weaved = options.quantizer.weaved
         encoder: Mapping[str, Any] = {
             "features": self._encoder.to_dict(),
             "nan": options.nan,
@@ -259,10 +261,11 @@ class DatasetWriter:
             statistics=self._statistics,
             lower=self._lower,
             upper=self._upper,
-            variance=self._variance(np.sum(variance, axis=0)),
+            variance=each[-1] if weaved else each,  # the highest precision comes last
             target_statistics=target.statistics if target else None,
             source=self._source.fingerprint(),
             level_tables=None if fitted is None else self._level_tables(fitted),
+            precision_variance=each if weaved else None,
         )
 
     def _level_tables(self, fitted: FittedLevels) -> LevelTables:
@@ -271,11 +274,17 @@ class DatasetWriter:
         return LevelTables(fitted.places, fitted.uniform * span**2)
 
     def _variance(self, total: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Rounding variance of one sample over all rows, from the sums of the chunks."""
+        """Rounding variance of one sample over all rows, from the sums of the chunks.
+
+        Weaved: at each precision, lowest first.
+        """
         if self._lower is None or self._upper is None:
             return np.asarray(total, np.float64) / self._statistics.rows
         span = self._upper.astype(np.float64) - self._lower
-        steps = self._options.quantizer.intervals
+        q = self._options.quantizer
+        steps: Any = q.intervals
+        if q.weaved:
+            steps = np.array([q.at(k).intervals for k in q.precisions])[:, None]
         if self._fitted is not None:
             steps = grid_steps(table_bits_of(self._fitted.places), self._options.samples)
         step = span / steps

@@ -30,7 +30,8 @@ def describe(dataset: Dataset | str | os.PathLike[str]) -> dict[str, Any]:
         columns: relative to the column's own variance). With fitted levels ``step`` is None,
         and ``saved`` is the part of the rounding variance of equally spaced levels that they
         avoid (None where those have none): of each column, and as ``variance_saved`` of the sum
-        over columns that are scaled to variance one.
+        over columns that are scaled to variance one. ``precisions`` says for each precision of
+        the weaved layout how many bytes of X a pass over it reads, and the mean rounding variance.
     """
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     spec = opened.spec
@@ -66,7 +67,12 @@ def describe(dataset: Dataset | str | os.PathLike[str]) -> dict[str, Any]:
         "columns": len(spec.columns),
         "bits": q.bits,
         "samples": q.samples,
-        "layout": "packed",
+        "layout": q.layout,
+        "stored_bits": q.stored_bits,
+        "precisions": [
+            {"bits": k, "bytes": opened.bytes_at(k), "variance": _mean_variance(opened, k)}
+            for k in q.precisions
+        ],
         "levels": q.levels,
         "table_bits": None if tables is None else table_bits_of(tables.places),
         "variance_saved": None
@@ -90,6 +96,12 @@ def describe(dataset: Dataset | str | os.PathLike[str]) -> dict[str, Any]:
         "per_column": per_column,
         "source": dict(spec.source),
     }
+
+
+def _mean_variance(dataset: Dataset, precision: int) -> float:
+    """Rounding variance of one sample at a precision, relative to the columns' own: the mean."""
+    spec = dataset.spec.at(precision)
+    return float((spec.variance / spec.stored_std**2).mean())
 
 
 def _saved(variance: float, uniform: float) -> float | None:

@@ -24,6 +24,7 @@ from .metrics import ClassificationMetrics, RegressionMetrics
 from .model import LinearModel, load_model
 from .predictions import open_writer
 from .sources import SourceOptions, open_source
+from .stores import open_store
 from .targets import TargetEncoder
 
 __all__ = ["evaluate", "predict"]
@@ -146,12 +147,15 @@ def _rows(
 
 
 def _is_compressed(path: Path_) -> bool:
-    place = Path(path)
+    try:
+        store = open_store(path)
+    except UsageError:  # the reader of sources says what is wrong with this URL
+        return False
     for name in ("zarr.json", ".zattrs"):
         try:
-            if f'"{ATTRIBUTE}"' in (place / name).read_text():
+            if f'"{ATTRIBUTE}"'.encode() in bytes(store.read(name)):
                 return True
-        except (OSError, UnicodeDecodeError):
+        except OSError:
             continue
     return False
 

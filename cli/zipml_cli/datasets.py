@@ -30,6 +30,8 @@ def compress(
     samples: opt.Samples = 2,
     scale: opt.ScaleName = opt.Scale.COLUMN,
     levels: opt.LevelsName = opt.Levels.AUTO,
+    layout: opt.LayoutName = opt.Layout.PACKED,
+    precisions: opt.Precisions = None,
     standardize: opt.Standardize = True,
     nan: opt.NanPolicy = opt.Nan.ERROR,
     categorical: opt.CategoricalPolicy = opt.Categorical.ERROR,
@@ -54,6 +56,7 @@ def compress(
       zipml compress houses.csv.gz houses.zarr --target price
       zipml compress 'part-*.parquet' all.zarr --target -1 --bits 3
       zipml compress train.npz train.zarr --nan mean
+      zipml compress train.npz any.zarr --layout weaved --bits 8 --precisions 2,4,8
     """
     from zipml_ooc import CompressOptions
     from zipml_ooc import compress as run
@@ -65,6 +68,8 @@ def compress(
         samples=samples,
         scale=scale.value,
         levels=levels.value,
+        layout=layout.value,
+        precisions=opt.whole_numbers("--precisions", precisions),
         seed=seed,
         standardize=standardize,
         nan=nan.value,
@@ -104,6 +109,7 @@ def compress(
             ("precision", _precision(facts)),
             *_levels(facts),
             ("size", _size(facts)),
+            *_readings(facts),
             ("time", f"{facts['seconds']:.1f} s"),
         ]
     )
@@ -151,6 +157,7 @@ def info(
         ("precision", _precision(facts)),
         *_levels(facts),
         ("size", _size(facts)),
+        *_readings(facts),
         ("per value", f"{facts['bytes_per_value']:.4g} bytes"),
         ("chunks", f"{facts['chunks']:,} of up to {facts['chunk_rows']:,} rows"),
         ("seed", str(facts["seed"])),
@@ -319,7 +326,11 @@ def _target(facts: dict[str, Any]) -> str:
 def _precision(facts: dict[str, Any]) -> str:
     samples = facts["samples"]
     text = f"{facts['bits']} bits"
-    text += f" x {samples} samples, {facts['bits'] + samples - 1} stored" if samples > 1 else ""
+    if facts.get("layout") == "weaved":
+        text += f" x {samples} samples" if samples > 1 else ""
+        text += f", weaved, {facts['stored_bits']} stored"
+    elif samples > 1:
+        text += f" x {samples} samples, {facts['bits'] + samples - 1} stored"
     if "scale" not in facts:
         return text
     form = "standardised" if facts["standardized"] else "as they are"
@@ -333,6 +344,17 @@ def _levels(facts: dict[str, Any]) -> list[tuple[str, str]]:
     text = f"fitted to the columns, tables of {facts['table_bits']} bits"
     best = ", ".join(f"{c['name']} {_percent(c['saved'])}" for c in facts["most_saved"])
     return [("levels", f"{text}; rounding variance {saved} below equal spacing (most: {best})")]
+
+
+def _readings(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Bytes that training reads at each precision."""
+    return [
+        (
+            f"at {reading['bits']} bit{'s' if reading['bits'] > 1 else ''}",
+            f"reads {size(reading['bytes'])}, {_percent(reading['bytes'] / facts['bytes'])}",
+        )
+        for reading in facts["precisions"]
+    ]
 
 
 def _percent(share: float | None) -> str:

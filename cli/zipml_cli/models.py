@@ -23,6 +23,7 @@ def train(
     sampling: opt.SamplingName = opt.Sampling.AUTO,
     double_form: opt.DoubleFormName = opt.DoubleForm.MEAN,
     arithmetic: opt.ArithmeticName = opt.Arithmetic.AUTO,
+    bits: opt.ReadBits = None,
     solver: opt.SolverName = opt.Solver.SGD,
     l2_path: opt.L2Path = None,
     epochs: opt.Epochs = None,
@@ -59,6 +60,9 @@ def train(
       zipml train houses.zarr --out sparse.zipml --l1 0.01
       zipml train houses.zarr --solver gram --l2-path 0,1e-4,1e-2 --validation 0.1
       zipml train houses.zarr --validation 0.1 --patience 3 --json
+      zipml train weaved.zarr --bits 2
+      zipml train weaved.zarr --bits 2:4:8
+      zipml train s3://bucket/weaved.zarr --bits 4 --out houses.zipml
       zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
     """
@@ -73,6 +77,7 @@ def train(
         sampling=sampling.value,
         double_form=double_form.value,
         arithmetic=arithmetic.value,
+        bits=bits,
         solver=solver.value,
         l2_path=opt.numbers("--l2-path", l2_path),
         epochs=epochs,

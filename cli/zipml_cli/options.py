@@ -40,6 +40,13 @@ class Levels(StrEnum):
     OPTIMAL = "optimal"
 
 
+class Layout(StrEnum):
+    """How the bits of codes lie."""
+
+    PACKED = "packed"
+    WEAVED = "weaved"
+
+
 class Nan(StrEnum):
     """What to do with missing values."""
 
@@ -250,6 +257,23 @@ LevelsName = Annotated[
         "variance; auto: fitted from 2 to 4 bits with --scale column.",
     ),
 ]
+LayoutName = Annotated[
+    Layout,
+    typer.Option(
+        "--layout",
+        help="packed: read at --bits. weaved: each bit in a plane of its own, so that training "
+        "reads any of --precisions from one copy, and fetches no more.",
+    ),
+]
+Precisions = Annotated[
+    str | None,
+    typer.Option(
+        "--precisions",
+        metavar="LIST",
+        help="With --layout weaved: numbers of bits to train at, separated by commas.",
+        show_default="1,2,4,8, as far as --bits goes",
+    ),
+]
 Standardize = Annotated[
     bool,
     typer.Option(
@@ -337,6 +361,17 @@ DoubleFormName = Annotated[
     DoubleForm,
     typer.Option("--double-form", help="split is the paper's form, mean has less noise."),
 ]
+ReadBits = Annotated[
+    str | None,
+    typer.Option(
+        "--bits",
+        metavar="N|N:N:...|auto",
+        help="Bits to read of a dataset with --layout weaved: only their planes are fetched. "
+        "2:4:8 reads each for an equal part of the run; auto goes on from the lowest where the "
+        "loss stalls.",
+        show_default="all",
+    ),
+]
 ArithmeticName = Annotated[
     Arithmetic,
     typer.Option(
@@ -374,6 +409,18 @@ def numbers(name: str, text: str | None) -> tuple[float, ...]:
     except ValueError:
         raise UsageError(
             f"{name} takes numbers separated by commas, such as 0,1e-4,1e-2; got {text!r}"
+        ) from None
+
+
+def whole_numbers(name: str, text: str | None) -> tuple[int, ...]:
+    """Whole numbers separated by commas."""
+    from zipml_ooc import UsageError
+
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(
+            f"{name} takes whole numbers separated by commas, such as 1,2,4; got {text!r}"
         ) from None
 
 

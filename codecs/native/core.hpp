@@ -50,10 +50,18 @@ struct RawHalf {
   uint16_t bits;
 };
 
+// With `woven`, codes of the weaved layout: 2^bits intervals, and a plane for each bit and each sample.
 struct CodeSpec {
   int bits, samples;
-  int stored_bits() const { return bits + samples - 1; }
-  int32_t intervals() const { return (1 << bits) - 1; }
+  bool woven = false;
+  int stored_bits() const { return bits + samples - (woven ? 0 : 1); }
+  int32_t intervals() const { return (1 << bits) - (woven ? 0 : 1); }
+};
+
+// A precision that the encoder of the weaved layout makes sample planes for.
+struct WeaveSpec {
+  int bits, samples;
+  uint32_t precisions;  // bit k - 1 stands for precision k
 };
 
 // One encoded chunk as the training kernels see it: tile t of the chunk is the dataset's tile
@@ -82,6 +90,7 @@ struct Affine {
   int stored_bits;
   const uint8_t* tables[2];
   size_t table_bytes, table_stride;
+  int woven = 0;  // sample planes of the weaved layout, which are among the stored bits; 0: packed
 };
 
 // Numbers that meet the codes: model and residuals in single precision, or rounded stochastically

@@ -44,7 +44,7 @@ class Decoder {
 
  private:
   ZIPML_INLINE TileBytes tile(size_t t) const {
-    return tile_bytes(codes_, chunk_rows_, first_tile_ + t, out_.columns, spec_.stored_bits());
+    return tile_bytes(codes_, chunk_rows_, first_tile_ + t, out_.columns, spec_);
   }
 
   ZIPML_INLINE void set_rows(size_t t, size_t rows) {

@@ -15,6 +15,9 @@ template <class In, class T>
 using EncodeTable = bool(Matrix<const In> values, Scales<T> scales, LevelTable table, CodeSpec spec,
                          uint64_t seed, uint64_t first_tile, uint8_t* codes, WideSum* variance);
 template <class In, class T>
+using Weave = bool(Matrix<const In> values, Scales<T> scales, WeaveSpec spec, uint64_t seed, uint64_t first_tile,
+                   uint8_t* planes, uint64_t* variance);
+template <class In, class T>
 using ColumnBounds = bool(Matrix<const In> values, T* low, T* high);
 template <class In, class T>
 using RowMagnitudes = bool(Matrix<const In> values, T* largest);
@@ -72,6 +75,14 @@ struct Kernels {
   EncodeTable<RawHalf, float>* encode_table_half;
   EncodeTable<uint8_t, float>* encode_table_byte;
   EncodeTable<double, double>* encode_table_double;
+
+  // Quantises to bit planes: base planes, highest first, then sample planes of each precision, highest
+  // first. The sums are those of encode_float, a row for each precision, lowest first.
+  Weave<float, float>* weave_float;
+  Weave<float, float>* weave_float_to_half;
+  Weave<RawHalf, float>* weave_half;
+  Weave<uint8_t, float>* weave_byte;
+  Weave<double, double>* weave_double;
 
   // The smallest and the largest value of each column, and the largest magnitude of each row.
   // Return false where a value is not finite: what has been written then is to be thrown away.

@@ -23,10 +23,10 @@ using namespace zipml;
 
 namespace {
 
-CodeSpec code_spec(int bits, int samples) {
+CodeSpec code_spec(int bits, int samples, bool woven = false) {
   require(bits >= 1 && bits <= 8, "bits must lie in 1..8");
   require(samples == 1 || samples == 2, "samples must be 1 or 2");
-  return {bits, samples};
+  return {bits, samples, woven};
 }
 
 // `values`: those of each stored code of each column, for level tables.
@@ -107,13 +107,14 @@ bool row_magnitudes(Mat<In> values, MutVec<T> largest) {
 template <class T, class Out>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
                    std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                   MutMat<Out> out, bool stream, std::optional<DenseMat<T>> values) {
-  const CodeSpec spec = code_spec(bits, samples);
+                   MutMat<Out> out, bool stream, std::optional<DenseMat<T>> values, bool woven) {
+  const CodeSpec spec = code_spec(bits, samples, woven);
   const size_t rows = out.shape(0), columns = out.shape(1);
   require(codes.shape(0) == checked_codes_size(chunk_rows, columns, spec.stored_bits()),
           "the code buffer has the wrong size");
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
           "the rows asked for lie outside of the chunk");
+  require(!woven || (lower && values), "the weaved layout is read with bounds and the values of its codes");
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
@@ -132,8 +133,8 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
 template <class T, class Out>
 void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
                  std::optional<Vec<T>> lower, Vec<T> upper, int bits, int samples, bool half,
-                 MutMat<Out> out, std::optional<DenseMat<T>> values) {
-  const CodeSpec spec = code_spec(bits, samples);
+                 MutMat<Out> out, std::optional<DenseMat<T>> values, bool woven) {
+  const CodeSpec spec = code_spec(bits, samples, woven);
   const size_t columns = out.shape(1);
   require(rows.shape(0) == out.shape(0), "the output needs one row for each row asked for");
   require(codes.shape(0) == checked_codes_size(chunk_rows, columns, spec.stored_bits()),
@@ -143,6 +144,7 @@ void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
   for (const int64_t row : chosen) {
     require(row >= 0 && static_cast<uint64_t>(row) < chunk_rows, "a row lies outside of the chunk");
   }
+  require(!woven || (lower && values), "the weaved layout is read with bounds and the values of its codes");
   const Scales<T> scales = make_scales<T>(lower, upper, chunk_rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), chosen.size(), columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
@@ -201,27 +203,27 @@ NB_MODULE(_native, m) {
   m.def("decode_f16", &decode_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
   m.def("decode_f32", &decode_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
   m.def("decode_f64", &decode_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("first_tile"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(), nb::arg("stream") = false,
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
   m.def("take_f16", &take_values<float, uint16_t>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
   m.def("take_f32", &take_values<float, float>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
   m.def("take_f64", &take_values<double, double>, nb::arg("codes"), nb::arg("chunk_rows"),
         nb::arg("rows"), nb::arg("lower").none(), nb::arg("upper"), nb::arg("bits"),
         nb::arg("samples"), nb::arg("half"), nb::arg("out").noconvert(),
-        nb::arg("values") = nb::none());
+        nb::arg("values") = nb::none(), nb::arg("woven") = false);
 
   m.def("quantize_draws", [](uint64_t seed, uint64_t tile, uint32_t column, MutVec<uint16_t> out) {
     require(out.shape(0) == kTileRows, "a tile has 64 draws a column");
@@ -232,16 +234,17 @@ NB_MODULE(_native, m) {
 
   bind_levels(m);
   bind_tables(m);
+  bind_weave(m);
 
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")
       .def(nb::init<TileBatch::Codes, TileBatch::Targets, TileBatch::RowScales, Vec<uint64_t>,
                     DenseMat<uint32_t>, Vec<float>, Vec<float>, Vec<float>, int, size_t,
-                    std::optional<TileBatch::Tables>, TileBatch::Weights>(),
+                    std::optional<TileBatch::Tables>, TileBatch::Weights, int>(),
            nb::arg("codes"), nb::arg("targets"), nb::arg("row_scales"), nb::arg("first_tiles"),
            nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
            nb::arg("stored_bits"), nb::arg("outputs"), nb::arg("tables") = nb::none(),
-           nb::arg("weights") = TileBatch::Weights())
+           nb::arg("weights") = TileBatch::Weights(), nb::arg("woven") = 0)
       .def_prop_ro("rows", &TileBatch::rows)
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out").noconvert())
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out").noconvert())

@@ -46,7 +46,9 @@ struct PhiloxState {
 //
 // Most words of the counter are the same for all columns or for all blocks, which saves the
 // first three rounds most of their work: `fixed` stands for what does not depend on the block.
-ZIPML_INLINE void draw_tile(const RoundKeys& keys, uint64_t tile, uint32_t column, Words draws[32]) {
+// `last` is the counter's last word for the first block.
+ZIPML_INLINE void draw_tile(const RoundKeys& keys, uint64_t tile, uint32_t column, Words draws[32],
+                            uint64_t last = static_cast<uint64_t>(Purpose::kQuantize) << 24) {
   const uint64_t p0 = kMul0 * static_cast<uint32_t>(tile);
   Quads x1[2], third0[2], third1[2], third2[2];
   for (size_t h = 0; h < 2; ++h) {
@@ -61,7 +63,6 @@ ZIPML_INLINE void draw_tile(const RoundKeys& keys, uint64_t tile, uint32_t colum
     third0[h] = third1[h] >> 32;
     third2[h] = q0 ^ spread_quad(keys.k1[2]);
   }
-  constexpr uint64_t last = static_cast<uint64_t>(Purpose::kQuantize) << 24;
   // Two blocks at a time hide the latency of the products, where there are registers for them.
   constexpr size_t kTogether = kLanes == 16 ? 2 : 1;
   for (size_t m = 0; m < 8; m += kTogether) {

@@ -1,5 +1,5 @@
 // A tile as the kernels take it: planes of digits, each a field of the packed layout, or a byte of
-// the level table's entries. The value of a code is the sum of its digits times 2^shift.
+// the level table's entries, or what the bits of the weaved layout add up to. The value of a code is the sum of its digits times 2^shift.
 #pragma once
 
 #include "core.hpp"
@@ -7,6 +7,7 @@
 #include "draws.hpp"
 #include "lanes.hpp"
 #include "layout.hpp"
+#include "weave.hpp"
 
 namespace zipml {
 namespace ZIPML_ISA {
@@ -86,6 +87,11 @@ ZIPML_INLINE bool in_products(const Affine& affine, LookUp look_up) {
   return look_up == LookUp::kInProducts && affine.tables[0] && (bits == 1 || bits == 2 || bits == 4);
 }
 
+// Bytes that hold the codes of the weaved layout: one, but where the last code does not fit it.
+ZIPML_INLINE size_t woven_digits(const Affine& affine) {
+  return (affine.woven << (affine.stored_bits - affine.woven)) > 255 ? 2 : 1;
+}
+
 // Loads tiles for a group of kernel calls. Whole tiles are used where they lie; a ragged one is
 // padded with zero codes; with level tables, codes are replaced by table entries.
 class Loader {
@@ -97,8 +103,12 @@ class Loader {
     if (affine.tables[0] && !in_products_) {
       expanded_.reset(slots * (split ? 2 : 1) * affine.table_bytes * affine.columns * kTileRows);
     }
-    if (split) firsts_.reset(slots * tile_bytes_);
     slots_ = slots;
+    if (affine.woven) {
+      expanded_.reset(slots * (split ? 2 : 1) * woven_digits(affine) * affine.columns * kTileRows);
+    } else if (split) {
+      firsts_.reset(slots * tile_bytes_);
+    }
   }
 
   void view(size_t slot, TileRef ref, TileView& out) {
@@ -106,6 +116,7 @@ class Loader {
     out.row = ref.tile * kTileRows;
     out.rows = rows_in_tile(out.chunk->rows, ref.tile);
     out.id = out.chunk->first_tile + ref.tile;
+    if (affine_.woven) return put_together(slot, ref.tile, out);
     const uint8_t* tile = out.chunk->codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);
     if (slots_in_tile(out.rows) < kTileRows) tile = pad(slot, tile, slots_in_tile(out.rows));
     out.count = field_planes(tile, affine_.columns, affine_.stored_bits, out.planes);
@@ -169,6 +180,72 @@ class Loader {
                 out + b * plane_bytes + j * kTileRows);
       }
     }
+  }
+
+  // Codes of the weaved layout, a byte or two a row. Base and samples stay apart where their sum does
+  // not fit a byte. The first sample's code is the base and one bit, in digits of the same weights.
+  void put_together(size_t slot, size_t number, TileView& view) {
+    const WovenTile tile = woven_tile(view.chunk->codes, view.chunk->rows, number, affine_.columns,
+                                      affine_.stored_bits, affine_.woven);
+    const size_t digits = woven_digits(affine_), part = affine_.columns * kTileRows;
+    uint8_t* out = expanded_.data() + slot * (split_ ? 2 : 1) * digits * part;
+    view.count = static_cast<int>(digits);
+    for (size_t d = 0; d < digits; ++d) {
+      const int shift = digits == 2 && d == 0 ? affine_.woven - 1 : 0;
+      view.planes[d] = {out + d * part, 8, shift, nullptr};
+      view.first[d] = {out + (digits + d) * part, 8, shift, nullptr};
+    }
+    const size_t bytes = slots_in_tile(view.rows) / 8;
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      const auto bits = [&](const uint8_t* plane) __attribute__((always_inline)) {
+        return row_bits(bytes == 8 ? load_word(plane + 8 * j) : padded_word(plane + bytes * j, bytes));
+      };
+      RowBytes base{};
+      for (int b = tile.bits - 1; b >= 0; --b) base = base + base + bits(tile.base(b));
+      const RowBytes one = bits(tile.sample(0));
+      const RowBytes both = tile.samples == 2 ? one + bits(tile.sample(1)) : one;
+      uint8_t* to = out + j * kTileRows;
+      if (digits == 2) {
+        store_rows(base, to);
+        store_rows(both, to + part);
+      } else {
+        store_rows((tile.samples == 2 ? base + base : base) + both, to);
+      }
+      if (!split_) continue;
+      const RowBytes low = RowBytes{} + kRowOnes;
+      if (digits == 2) {
+        store_rows(((base >> 1) & (low * 127)) + (base & one & low), to + 2 * part);
+        store_rows((base ^ one) & low, to + 3 * part);
+      } else {
+        store_rows(base + one, to + part);
+      }
+    }
+  }
+
+  // A byte for each of the 64 rows: word q holds the rows 8 q on, and bit q of byte k of a column's
+  // plane is row 8 q + k.
+  using RowBytes = WordsOf<8>::Type;
+  static constexpr uint64_t kRowOnes = 0x0101010101010101u;
+
+  static ZIPML_INLINE uint64_t load_word(const uint8_t* column) {
+    uint64_t word;
+    std::memcpy(&word, column, 8);
+    return word;
+  }
+  static ZIPML_INLINE RowBytes row_bits(uint64_t word) {
+    const RowBytes count = {0, 1, 2, 3, 4, 5, 6, 7};
+    return ((RowBytes{} + word) >> count) & kRowOnes;
+  }
+  static ZIPML_INLINE void store_rows(const RowBytes& v, uint8_t* out) { std::memcpy(out, &v, sizeof(v)); }
+
+  // A column of a tile that has fewer rows, as a whole tile has it.
+  static uint64_t padded_word(const uint8_t* column, size_t bytes) {
+    uint64_t word = 0;
+    for (size_t r = 0; r < 8 * bytes; ++r) {
+      const uint64_t bit = column[r % bytes] >> (r / bytes) & 1;
+      word |= bit << (8 * (r % 8) + r / 8);
+    }
+    return word;
   }
 
   // The two samples behind a sum of codes: where they differ, a fair bit says which rounded up.

@@ -37,7 +37,7 @@ class Products {
   Products(Affine affine, Arithmetic arithmetic, size_t outputs, uint64_t seed, uint32_t draw)
       : affine_(affine), arithmetic_(arithmetic), outputs_(outputs), key_(seed), draw_(draw),
         stride_((affine.columns + 63) / 64 * 64 + 64),
-        form_(DigitForm::of(arithmetic, affine.tables[0] || affine.stored_bits >= 8 ? 8 : 4)) {
+        form_(DigitForm::of(arithmetic, affine.tables[0] || affine.woven || affine.stored_bits >= 8 ? 8 : 4)) {
     factor_.reset(outputs * stride_);
     constant_.reset(outputs);
     linear_.reset(outputs);

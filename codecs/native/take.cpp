@@ -22,7 +22,7 @@ ZIPML_INLINE void take_any(const uint8_t* codes, size_t chunk_rows, const int64_
   for (size_t i = 0; i < out.rows; ++i) {
     const size_t row = static_cast<size_t>(rows[i]);
     const TileBytes tile =
-        tile_bytes(codes, chunk_rows, row / kTileRows, out.columns, spec.stored_bits());
+        tile_bytes(codes, chunk_rows, row / kTileRows, out.columns, spec);
     unpack_across(tile, row % kTileRows, low.data(), ninth.data());
     if (scales.by_row) {
       levels.set(0, T(0) - scales.upper[row], scales.upper[row], spec.intervals());

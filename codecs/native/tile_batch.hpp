@@ -32,20 +32,27 @@ class TileBatch {
 
   TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
             DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
-            int stored_bits, size_t outputs, std::optional<Tables> tables, Weights weights)
+            int stored_bits, size_t outputs, std::optional<Tables> tables, Weights weights,
+            int woven)
       : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
         row_scales_(std::move(row_scales)), weights_(std::move(weights)), offset_(offset), slope_(slope),
         centre_(centre) {
     const size_t columns = offset.shape(0);
     require(slope.shape(0) == columns && centre.shape(0) == columns,
             "offset, slope and centre need one entry a column");
-    require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
+    require(woven >= 0 && woven <= 2, "the weaved layout has one or two sample planes, the packed one none");
+    if (woven) {
+      require(stored_bits > woven && stored_bits <= 8 + woven, "the weaved layout has 1 to 8 base planes");
+      require(!tables, "level tables go with the packed layout");
+    } else {
+      require(stored_bits >= 1 && stored_bits <= 9, "stored bits must lie in 1..9");
+    }
     require(outputs >= 1, "there must be at least one output");
     require(targets_.size() == codes_.size() && row_scales_.size() == codes_.size() &&
                 first_tiles.shape(0) == codes_.size(),
             "every chunk needs its codes, targets, row scales and first tile");
     require(weights_.empty() || weights_.size() == codes_.size(), "every chunk has weights, or none");
-    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits, {}, 0, 0};
+    affine_ = {offset_.data(), slope_.data(), centre_.data(), columns, stored_bits, {}, 0, 0, woven};
     if (tables) set_tables(*tables);
     chunks_.reserve(codes_.size());
     for (size_t c = 0; c < codes_.size(); ++c) {
@@ -199,7 +206,8 @@ class TileBatch {
                                                  : Arithmetic::kInt8;
     require(options.arithmetic == Arithmetic::kFloat || affine_.columns <= kMaxDotColumns,
             "integer arithmetic takes up to 131072 columns: use float");
-    require(!split || affine_.stored_bits >= 2, "one stored bit holds no two samples");
+    require(!split || (affine_.woven ? affine_.woven == 2 : affine_.stored_bits >= 2),
+            "there are no two samples to split");
     require(variance.shape(0) == affine_.columns, "variance needs one entry a column");
     require(batch_tiles >= 1, "a mini-batch is at least one tile");
     options.split = split;

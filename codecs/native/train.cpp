@@ -16,8 +16,9 @@ constexpr size_t kGroupBytes = 256 << 10;
 
 size_t group_tiles(const Affine& affine, LookUp look_up, size_t batch_tiles) {
   const bool expands = affine.tables[0] && !in_products(affine, look_up);
-  const size_t bytes = affine.columns * (8 * static_cast<size_t>(affine.stored_bits) +
-                                         (expands ? kTileRows * affine.table_bytes : 0));
+  const size_t packed = 8 * static_cast<size_t>(affine.stored_bits);
+  const size_t bytes = affine.columns * (affine.woven ? kTileRows * woven_digits(affine)
+                                                      : packed + (expands ? kTileRows * affine.table_bytes : 0));
   const size_t fit = greatest<size_t>(1, kGroupBytes / greatest<size_t>(bytes, 1));
   return least(least(fit, kGroupTiles), batch_tiles);
 }
@@ -136,7 +137,7 @@ class Batches {
   // Where the tiles of the next group lie, in case they are as large as what the products read.
   const uint8_t* const* look_ahead(const TileRef* next, const TileRef* end) {
     const bool expands = affine_.tables[0] && !in_products(affine_, look_up_of(o_));
-    if ((expands && affine_.stored_bits != 8) || next >= end) return nullptr;
+    if (affine_.woven || (expands && affine_.stored_bits != 8) || next >= end) return nullptr;
     for (size_t i = 0; i < group_; ++i) {
       const TileRef ref = next[least<size_t>(i, static_cast<size_t>(end - next) - 1)];
       ahead_[i] = chunks_[ref.chunk].codes + tile_offset(ref.tile, affine_.columns, affine_.stored_bits);

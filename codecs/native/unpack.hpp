@@ -9,9 +9,11 @@
 #include <immintrin.h>
 #endif
 
+#include "core.hpp"
 #include "isa.hpp"
 #include "layout.hpp"
 #include "line.hpp"
+#include "weave.hpp"
 
 // A lambda that is not inlined would be a weak symbol (see isa.hpp).
 #define ZIPML_LAMBDA __attribute__((always_inline))
@@ -30,12 +32,16 @@ struct TileBytes {
   const uint8_t* bytes;
   size_t slots, columns;
   int stored_bits;
+  WovenTile woven;  // samples: 0 if the layout is packed
 };
 
 ZIPML_INLINE TileBytes tile_bytes(const uint8_t* codes, size_t chunk_rows, size_t tile,
-                                  size_t columns, int stored_bits) {
+                                  size_t columns, CodeSpec spec) {
+  const int stored_bits = spec.stored_bits();
+  WovenTile woven{};
+  if (spec.woven) woven = woven_tile(codes, chunk_rows, tile, columns, stored_bits, spec.samples);
   return {codes + tile_offset(tile, columns, stored_bits),
-          slots_in_tile(rows_in_tile(chunk_rows, tile)), columns, stored_bits};
+          slots_in_tile(rows_in_tile(chunk_rows, tile)), columns, stored_bits, woven};
 }
 
 // Transposes 16 x 16 bytes: `in` holds `size` (at most 16) bytes of each of 16 columns, `pitch`
@@ -124,10 +130,23 @@ ZIPML_INLINE void rows_of_any_field(const uint8_t* in, size_t slots, int shift, 
   }
 }
 
+[[maybe_unused]] static __attribute__((noinline)) void unpack_woven_rows(const TileBytes& tile,
+                                                                         size_t c0,
+                                                                         CodeBlock& block) {
+  alignas(64) uint8_t added[kTileRows][kLanes];
+  std::memset(block.ninth, 0, sizeof(block.ninth));
+  for_each_plane(tile.woven, [&](const uint8_t* plane, int which, int shift, bool first) ZIPML_LAMBDA {
+    uint8_t (*out)[kLanes] = which == 0 ? block.low : which == 1 ? block.ninth : added;
+    rows_of_any_field<1>(plane + c0 * (tile.slots / 8), tile.slots, shift, first, out);
+  });
+  add_bits(added[0], tile.slots * kLanes, block.low[0], block.ninth[0]);
+}
+
 // The codes of columns c0 to c0 + 15, all of which the tile has.
 [[maybe_unused]] static __attribute__((noinline)) void unpack_rows(const TileBytes& tile,
                                                                    size_t c0,
                                                                    CodeBlock& block) {
+  if (tile.woven.samples) return unpack_woven_rows(tile, c0, block);
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
                  [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const uint8_t* in = tile.bytes + base + c0 * (tile.slots * static_cast<size_t>(width) / 8);
@@ -166,6 +185,14 @@ ZIPML_INLINE void column_of_any_field(const uint8_t* in, size_t slots, int shift
 ZIPML_INLINE void unpack_down(const TileBytes& tile, size_t column, uint8_t* low, uint8_t* ninth) {
   std::memset(low, 0, kTileRows);
   std::memset(ninth, 0, kTileRows);
+  if (tile.woven.samples) {
+    uint8_t added[kTileRows] = {};
+    for_each_plane(tile.woven, [&](const uint8_t* plane, int which, int shift, bool) ZIPML_LAMBDA {
+      uint8_t* out = which == 0 ? low : which == 1 ? ninth : added;
+      column_of_any_field<1>(plane + column * (tile.slots / 8), tile.slots, shift, out);
+    });
+    return add_bits(added, kTileRows, low, ninth);
+  }
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
                  [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const uint8_t* in =
@@ -184,6 +211,23 @@ ZIPML_INLINE void unpack_down(const TileBytes& tile, size_t column, uint8_t* low
 // The codes of one row of the tile, all columns; no byte of another row is looked at but where it
 // shares one with this.
 ZIPML_INLINE void unpack_across(const TileBytes& tile, size_t row, uint8_t* low, uint8_t* ninth) {
+  if (tile.woven.samples) {
+    const size_t bytes = tile.slots / 8;
+    std::memset(low, 0, tile.columns);
+    std::memset(ninth, 0, tile.columns);
+    for_each_plane(tile.woven, [&](const uint8_t* plane, int which, int shift, bool) ZIPML_LAMBDA {
+      for (size_t c = 0; c < tile.columns; ++c) {
+        const uint8_t bit = (plane[c * bytes + row % bytes] >> (row / bytes)) & 1;
+        if (which == 2) {
+          add_bits(&bit, 1, low + c, ninth + c);
+        } else {
+          uint8_t& out = which ? ninth[c] : low[c];
+          out = static_cast<uint8_t>(out | bit << shift);
+        }
+      }
+    });
+    return;
+  }
   for_each_field(tile.stored_bits, tile.columns, tile.slots,
                  [&](int width, int shift, size_t base) ZIPML_LAMBDA {
     const size_t bytes = tile.slots * static_cast<size_t>(width) / 8;

@@ -42,6 +42,7 @@ def decode_f16(
     out: npt.NDArray[np.uint16],
     stream: bool = False,
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 def decode_f32(
     codes: _Bytes,
@@ -55,6 +56,7 @@ def decode_f32(
     out: _Float,
     stream: bool = False,
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 def decode_f64(
     codes: _Bytes,
@@ -68,6 +70,7 @@ def decode_f64(
     out: _Float,
     stream: bool = False,
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 def take_f16(
     codes: _Bytes,
@@ -80,6 +83,7 @@ def take_f16(
     half: bool,
     out: npt.NDArray[np.uint16],
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 def take_f32(
     codes: _Bytes,
@@ -92,6 +96,7 @@ def take_f32(
     half: bool,
     out: _Float,
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 def take_f64(
     codes: _Bytes,
@@ -104,6 +109,7 @@ def take_f64(
     half: bool,
     out: _Float,
     values: _Float | None = None,
+    woven: bool = False,
 ) -> None: ...
 
 LEVEL_DIGITS: int

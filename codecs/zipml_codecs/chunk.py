@@ -27,6 +27,7 @@ from .scales import (
     working_dtype,
 )
 from .tables import Places, check_places, chunk_places, grid_steps, table_bits_of
+from .weave import write_checksums
 
 __all__ = ["EncodedChunk", "encode_chunk"]
 
@@ -166,11 +167,13 @@ def _encode_matrix(
 ) -> bytearray | None:
     """Lay out the chunk; None if a value is not finite or lies outside of its bounds."""
     out = bytearray(header.total_size)
-    out[: header.tables_offset] = header.pack()
+    out[: header.head_size] = header.pack()
     buffer = np.frombuffer(out, np.uint8)
     tables = high if low is None else np.concatenate([low, high])
     _write(buffer, header.tables_offset, tables)
     by_row = header.quantizer.by_row
+    if header.quantizer.weaved:
+        return out if _weave(header, matrix, low, high, buffer) else None
     variance: Any = np.zeros(header.columns, np.float64 if by_row else np.uint64)
     if places is not None:
         _write(buffer, header.places_offset, places.ravel())
@@ -202,6 +205,39 @@ def _encode_matrix(
             return None
     _write(buffer, header.variance_offset, variance.ravel())
     return out
+
+
+def _weave(
+    header: ChunkHeader,
+    matrix: AnyArray,
+    low: FloatArray | None,
+    high: FloatArray,
+    buffer: npt.NDArray[np.uint8],
+) -> bool:
+    """Fill in planes, variances and checksums; False if a value is not within its bounds."""
+    quantizer = header.quantizer
+    variance = np.zeros((len(quantizer.precisions), header.columns), np.uint64)
+    if matrix.size:
+        options: dict[str, Any] = {
+            "values": matrix,
+            "lower": low,
+            "upper": high,
+            "bits": quantizer.bits,
+            "samples": quantizer.samples,
+            "precisions": sum(1 << (k - 1) for k in quantizer.precisions),
+            "seed": quantizer.seed,
+            "first_tile": header.first_tile,
+            "codes": buffer[header.codes_offset :][: header.codes_size],
+            "variance": variance,
+        }
+        if matrix.dtype == np.float32:
+            options["half"] = header.item_size == 2
+        kind = "u8" if matrix.dtype == np.uint8 else f"f{8 * matrix.dtype.itemsize}"
+        if not getattr(_native, f"weave_{kind}")(**options):
+            return False
+    _write(buffer, header.variance_offset, variance.ravel())
+    write_checksums(header, buffer)
+    return True
 
 
 def _write(buffer: npt.NDArray[np.uint8], offset: int, table: npt.NDArray[Any]) -> None:

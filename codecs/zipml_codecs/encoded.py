@@ -12,8 +12,9 @@ import numpy.typing as npt
 from . import _native
 from .errors import ChunkError
 from .header import LARGEST, ChunkHeader
-from .quantizer import TILE_ROWS
+from .quantizer import TILE_ROWS, Quantizer
 from .tables import Places, check_places, code_values, grid_steps
+from .weave import check_head, check_planes, check_scales, plane_ranges, plane_runs
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -41,11 +42,16 @@ class EncodedChunk:
         Upper bounds, or the scale of each row.
     variance_table : (columns,) uint64 or float64
         Sums behind `variance`, as stored: exact integers for column scales.
-        With a level table two words a sum, the low one first.
+        With a level table two words a sum, the low one first. Empty where only the planes of a
+        precision were fetched.
     codes : uint8 array
-        The packed codes.
+        The packed codes; weaved: the planes of the precision, one behind the other.
     places : (columns, levels) uint8 or uint16 array, or None
         The level table; None where levels are equally spaced.
+    precision : int
+        At how many bits the values are read: those of the quantiser, or fewer if it is weaved.
+    fetched : int
+        Bytes that the chunk was made from.
     """
 
     header: ChunkHeader
@@ -54,15 +60,25 @@ class EncodedChunk:
     variance_table: npt.NDArray[Any]
     codes: npt.NDArray[np.uint8]
     places: Places | None = None
+    precision: int = 0
+    fetched: int = 0
 
     @classmethod
-    def parse(cls, data: Buffer) -> EncodedChunk:
+    def parse(cls, data: Buffer, precision: int | None = None) -> EncodedChunk:
         """Check encoded bytes and view their parts.
+
+        Parameters
+        ----------
+        data : bytes
+        precision : int, optional
+            At how many bits to read a weaved chunk: all by default.
 
         Raises
         ------
         ChunkError
             The bytes are not a whole, valid chunk.
+        ValueError
+            The chunk is not stored for that precision.
         """
         view = memoryview(data).cast("B")
         header = ChunkHeader.parse(view)
@@ -77,6 +93,14 @@ class EncodedChunk:
         variance = np.frombuffer(
             raw[start : start + header.variance_size].tobytes(), "<f8" if by_row else "<u8"
         )
+        codes = raw[header.codes_offset :][: header.codes_size]
+        at = header.quantizer.bits if precision is None else precision
+        if header.quantizer.weaved:
+            check_head(header, raw)
+            variance = variance.reshape(len(header.quantizer.precisions), header.columns)
+            codes = _planes(header, codes, at)
+        elif at != header.quantizer.bits:
+            raise ValueError(f"the chunk is packed at {header.quantizer.bits} bits, not at {at}")
         low = None if by_row else tables[: header.columns]
         high = tables if by_row else tables[header.columns :]
         ordered = (high >= 0).all() if low is None else (low <= high).all()
@@ -89,9 +113,52 @@ class EncodedChunk:
             lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
             upper=high.astype(dtype.newbyteorder("="), copy=False),
             variance_table=variance.reshape(-1, 2) if header.table_bits else variance,
-            codes=raw[header.codes_offset :],
+            codes=codes,
             places=_parse_places(header, raw) if header.table_bits else None,
+            precision=at,
+            fetched=len(raw),
         )
+
+    @classmethod
+    def parse_planes(
+        cls, data: Buffer, precision: int, lower: FloatArray, upper: FloatArray
+    ) -> EncodedChunk:
+        """Check and view the parts of a weaved chunk that a precision needs.
+
+        Parameters
+        ----------
+        data : bytes
+            What `zipml_codecs.weave.plane_ranges` says, one range behind the other.
+        precision : int
+        lower, upper : (columns,) arrays
+            Bounds of the columns, which are not among these bytes but have a checksum there.
+
+        Raises
+        ------
+        ChunkError
+            Damaged, of another length, or with other bounds.
+        """
+        view = memoryview(data).cast("B")
+        header = ChunkHeader.parse(view, whole=False)
+        if precision not in header.quantizer.precisions:
+            raise ChunkError(f"the chunk is not stored for {precision} bits")
+        raw = np.frombuffer(view, np.uint8)
+        expected = sum(length for _, length in plane_ranges(header, precision))
+        if len(raw) != expected:
+            raise ChunkError(f"{len(raw)} bytes of the chunk, {precision} bits take {expected}")
+        sums = check_head(header, raw)
+        if not check_scales(sums, np.concatenate([lower, upper])):
+            raise ChunkError("it has other levels")
+        codes = raw[header.codes_offset :]
+        check_planes(header, sums, codes, precision)
+        none = np.empty((0, header.columns), np.uint64)
+        return cls(header, lower, upper, none, codes, precision=precision, fetched=len(raw))
+
+    @property
+    def reading(self) -> Quantizer:
+        """The quantiser of a chunk that is stored for its precision alone."""
+        quantizer = self.header.quantizer
+        return quantizer.at(self.precision) if quantizer.weaved else quantizer
 
     @property
     def variance_sums(self) -> npt.NDArray[Any]:
@@ -113,19 +180,29 @@ class EncodedChunk:
         with np.errstate(over="ignore", invalid="ignore"):  # of float64 bounds beyond 1e154
             span = np.asarray(self.upper, np.float64) - self.lower
             if self.places is None:
-                step = span / self.header.quantizer.intervals
-                return self.variance_table / 2.0**32 / rows * step**2
+                table = self.variance_table
+                if self.header.quantizer.weaved:
+                    table = table[self.header.quantizer.precisions.index(self.precision)]
+                return np.asarray(table / 2.0**32 / rows * (span / self.reading.intervals) ** 2)
             sums = self.variance_table[:, 0] + 2.0**64 * self.variance_table[:, 1]
             step = span / grid_steps(self.header.table_bits, self.header.quantizer.samples)
             return np.asarray(sums / 2.0**32 / rows * step**2, np.float64)
 
     @cached_property
     def _code_values(self) -> FloatArray | None:
-        """Values of the stored codes of each column; None where levels are equally spaced."""
-        if self.places is None or self.lower is None:
+        """Values of the stored codes of each column; None where the core computes them."""
+        if self.lower is None:
             return None
         half = self.header.item_size == 2
         samples = self.header.quantizer.samples
+        if self.header.quantizer.weaved:
+            steps = self.reading.intervals
+            every = np.arange(steps + 1, dtype=np.uint16)[None]
+            values = code_values(self.lower, self.upper, every, samples, half=half, steps=steps)
+            more = (1 << self.reading.stored_bits) - values.shape[1]  # a power of two in all
+            return np.ascontiguousarray(np.pad(values, ((0, 0), (0, more)), "edge"))
+        if self.places is None:
+            return None
         return code_values(self.lower, self.upper, self.places, samples, half=half)
 
     def decode_rows(
@@ -231,8 +308,9 @@ class EncodedChunk:
             codes=self.codes,
             chunk_rows=header.rows,
             lower=self.lower,
-            bits=header.quantizer.bits,
+            bits=self.precision,
             samples=header.quantizer.samples,
+            woven=header.quantizer.weaved,
             half=header.item_size == 2,
             out=to.view(np.uint16) if to.itemsize == 2 else to,
             values=self._code_values,
@@ -274,6 +352,17 @@ class EncodedChunk:
                 f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
                 f"declares {tuple(shape)} of float{8 * item_size}"
             )
+
+
+def _planes(
+    header: ChunkHeader, codes: npt.NDArray[np.uint8], precision: int
+) -> npt.NDArray[np.uint8]:
+    """Return the planes of a precision, where they follow one another without a copy."""
+    runs, size = plane_runs(header.quantizer, precision), header.plane_size
+    (_, base), (first, samples) = runs
+    if first == base:
+        return codes[: (base + samples) * size]
+    return np.concatenate([codes[start * size : (start + n) * size] for start, n in runs])
 
 
 def _parse_places(header: ChunkHeader, raw: npt.NDArray[np.uint8]) -> Places:

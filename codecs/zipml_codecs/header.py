@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from . import _native
 from .errors import ChunkError
-from .quantizer import SCALES, Quantizer
+from .quantizer import LAYOUTS, SCALES, Quantizer
 
 __all__ = ["MAGIC", "MAJOR", "ChunkHeader"]
 
@@ -21,7 +21,6 @@ MAJOR = 1
 _FIXED = struct.Struct("<4s10BHQQQdQQQQQ")
 _FLAG_BIG_ENDIAN, _FLAG_FORTRAN, _FLAG_NAN_MEAN = 1, 2, 4
 _KNOWN_FLAGS = 7
-_LAYOUT_PACKED = 0
 _TABLE_BITS = (0, 8, 16)  # by the number of the level scheme; 0: equally spaced levels
 _MAX_NDIM = 32
 ITEM_SIZES = (2, 4, 8)
@@ -78,40 +77,78 @@ class ChunkHeader:
         return matrix_shape(self.box)[1]
 
     @property
-    def tables_offset(self) -> int:
+    def head_size(self) -> int:
+        """Bytes of the fields up to the tables; weaved: up to the checksums."""
         return _aligned(_FIXED.size + 16 * len(self.shape), 8)
+
+    @property
+    def checksums_offset(self) -> int:
+        """Where the checksums of a weaved chunk start."""
+        return self.head_size
+
+    @property
+    def tables_offset(self) -> int:
+        """Where the scales start; weaved: behind the planes."""
+        if self.quantizer.weaved:
+            return _aligned(self.codes_offset + self.codes_size, 8)
+        return self.head_size
+
+    @property
+    def scales_size(self) -> int:
+        """Bytes of the scales or bounds."""
+        scales = self.rows if self.quantizer.by_row else 2 * self.columns
+        return max(self.item_size, 4) * scales
 
     @property
     def places_offset(self) -> int:
         """Where the level table starts, after the scales or the bounds."""
-        scales = self.rows if self.quantizer.by_row else 2 * self.columns
-        return _aligned(self.tables_offset + max(self.item_size, 4) * scales, 8)
+        return _aligned(self.tables_offset + self.scales_size, 8)
 
     @property
     def variance_offset(self) -> int:
         """Where the rounding variances start, after the level table."""
-        places = (self.quantizer.intervals + 1) * self.columns
+        places = (self.quantizer.intervals + 1) * self.columns if self.table_bits else 0
         return _aligned(self.places_offset + self.table_bits // 8 * places, 8)
 
     @property
     def variance_size(self) -> int:
-        """Bytes of the variances of all columns: sums over level tables take twice as many."""
-        return (16 if self.table_bits else 8) * self.columns
+        """Bytes of the variances of all columns: sums over level tables take twice as many.
+
+        Weaved: those of every precision.
+        """
+        each = (16 if self.table_bits else 8) * self.columns
+        return each * max(len(self.quantizer.precisions), 1)
+
+    @property
+    def planes(self) -> int:
+        """Planes of a weaved chunk."""
+        return self.quantizer.stored_bits
+
+    @property
+    def plane_size(self) -> int:
+        """Bytes of a plane of a weaved chunk."""
+        return _native.codes_size(self.rows, self.columns, 1)
 
     @property
     def codes_offset(self) -> int:
+        if self.quantizer.weaved:
+            return _aligned(self.checksums_offset + 4 * (self.planes + 3), 64)
         return _aligned(self.variance_offset + self.variance_size, 64)
 
     @property
     def codes_size(self) -> int:
+        if self.quantizer.weaved:
+            return self.planes * self.plane_size
         return _native.codes_size(self.rows, self.columns, self.quantizer.stored_bits)
 
     @property
     def total_size(self) -> int:
+        if self.quantizer.weaved:
+            return self.variance_offset + self.variance_size
         return self.codes_offset + self.codes_size
 
     def pack(self) -> bytes:
-        """Return the header's bytes, up to the tables."""
+        """Return the header's bytes, up to the tables or checksums."""
         q = self.quantizer
         flags = (
             (_FLAG_BIG_ENDIAN if self.big_endian else 0)
@@ -121,16 +158,16 @@ class ChunkHeader:
         fixed = _FIXED.pack(
             MAGIC,
             MAJOR,
-            1 if self.table_bits else 0,  # the version that a reader needs
+            2 if q.weaved else 1 if self.table_bits else 0,  # the version that a reader needs
             q.bits,
             q.samples,
-            _LAYOUT_PACKED,
+            LAYOUTS.index(q.layout),
             _TABLE_BITS.index(self.table_bits),
             SCALES.index(q.scale),
             self.item_size,
             len(self.shape),
             flags,
-            0,
+            sum(1 << (k - 1) for k in q.precisions),
             q.seed,
             self.first_tile % 2**64,
             self.imputed,
@@ -142,11 +179,11 @@ class ChunkHeader:
             self.total_size,
         )
         axes = struct.pack(f"<{2 * len(self.shape)}Q", *self.shape, *self.box)
-        return (fixed + axes).ljust(self.tables_offset, b"\0")
+        return (fixed + axes).ljust(self.head_size, b"\0")
 
     @classmethod
-    def parse(cls, data: memoryview) -> ChunkHeader:
-        """Read and check a header; `data` is the whole chunk.
+    def parse(cls, data: memoryview, *, whole: bool = True) -> ChunkHeader:
+        """Read and check a header; `data` is the whole chunk, or not `whole` and starts like it.
 
         Raises
         ------
@@ -159,7 +196,7 @@ class ChunkHeader:
             )
         (
             magic, major, _minor, bits, samples, layout, levels, scale, item_size, ndim, flags,
-            _reserved, seed, first_tile, imputed, tail, rows, columns, tables, codes, total,
+            declared, seed, first_tile, imputed, tail, rows, columns, tables, codes, total,
         ) = _FIXED.unpack_from(data)  # fmt: skip
         if magic != MAGIC:
             raise ChunkError(
@@ -169,7 +206,7 @@ class ChunkHeader:
             raise ChunkError(
                 f"the chunk has format version {major}, this reader knows {MAJOR}: update zipml-ooc"
             )
-        if layout != _LAYOUT_PACKED or levels >= len(_TABLE_BITS) or flags & ~_KNOWN_FLAGS:
+        if layout >= len(LAYOUTS) or levels >= len(_TABLE_BITS) or flags & ~_KNOWN_FLAGS:
             raise ChunkError(
                 f"the chunk uses a feature that this reader does not know (layout {layout}, "
                 f"levels {levels}, flags {flags}): update zipml-ooc"
@@ -181,6 +218,10 @@ class ChunkHeader:
         if len(data) < _FIXED.size + 16 * ndim:
             raise ChunkError("the chunk ends inside of its header")
         axes = struct.unpack_from(f"<{2 * ndim}Q", data, _FIXED.size)
+        weaved = LAYOUTS[layout] == "weaved"
+        precisions = tuple(k for k in range(1, 17) if declared >> (k - 1) & 1) if weaved else ()
+        if weaved and bits not in precisions:
+            raise ChunkError(f"impossible header: {bits} bits are not among its precisions")
         try:
             quantizer = Quantizer(
                 bits=bits,
@@ -189,6 +230,8 @@ class ChunkHeader:
                 seed=seed,
                 nan="mean" if flags & _FLAG_NAN_MEAN else "error",
                 levels="optimal" if levels else "uniform",
+                layout=LAYOUTS[layout],
+                precisions=precisions,
             )
         except ValueError as error:
             raise ChunkError(f"impossible header: {error}") from error
@@ -204,7 +247,8 @@ class ChunkHeader:
             fortran=bool(flags & _FLAG_FORTRAN),
             table_bits=_TABLE_BITS[levels],
         )
-        header._check_sizes((rows, columns, tables, codes, total), len(data))
+        available = len(data) if whole else max(total, len(data))
+        header._check_sizes((rows, columns, tables, codes, total), available)
         return header
 
     def _check_sizes(self, stated: tuple[int, ...], available: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Quantize(Codec):  # type: ignore[misc]
 
     Parameters
     ----------
-    bits, samples, scale, seed, nan, levels
+    bits, samples, scale, seed, nan, levels, layout, precisions
         See `zipml_codecs.Quantizer`.
 
     Examples
@@ -59,9 +60,18 @@ class Quantize(Codec):  # type: ignore[misc]
         seed: int = 0,
         nan: str = "error",
         levels: str = "uniform",
+        layout: str = "packed",
+        precisions: Sequence[int] = (),
     ) -> None:
         self.quantizer = Quantizer(
-            bits=bits, samples=samples, scale=scale, seed=seed, nan=nan, levels=levels
+            bits=bits,
+            samples=samples,
+            scale=scale,
+            seed=seed,
+            nan=nan,
+            levels=levels,
+            layout=layout,
+            precisions=tuple(precisions),
         )
 
     def encode(self, buf: Any) -> bytearray:

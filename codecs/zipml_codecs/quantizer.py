@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-__all__ = ["LEVELS", "NAN_POLICIES", "SCALES", "TILE_ROWS", "Quantizer"]
+__all__ = ["LAYOUTS", "LEVELS", "NAN_POLICIES", "SCALES", "TILE_ROWS", "Quantizer"]
 
 TILE_ROWS = 64
 """Rows of a tile; chunks that start at a multiple of it share their draws with any chunking."""
@@ -14,6 +15,8 @@ TILE_ROWS = 64
 SCALES = ("column", "row", "row-l2")
 NAN_POLICIES = ("error", "mean")
 LEVELS = ("uniform", "optimal")
+LAYOUTS = ("packed", "weaved")
+_PRECISIONS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Quantizer:
     levels : {"uniform", "optimal"}
         ``uniform``: equally spaced; ``optimal``, for ``scale="column"``: those with the least
         rounding variance, on a fine grid between the bounds of the column.
+    layout : {"packed", "weaved"}
+        ``packed``: each code in one piece, read at `bits` bits. ``weaved``, for column scales and
+        equally spaced levels: each bit in a plane of its own, read at any of `precisions`, and
+        there are ``2**bits + 1`` levels, those of every precision among them.
+    precisions : sequence of int
+        With ``layout="weaved"``: how many bits a reader may take; `bits` is always among them. By
+        default 1, 2, 4 and 8, as far as `bits` goes. Each has samples of its own.
     """
 
     bits: int = 4
@@ -47,6 +57,8 @@ class Quantizer:
     seed: int = 0
     nan: str = "error"
     levels: str = "uniform"
+    layout: str = "packed"
+    precisions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("bits", "samples", "seed"):
@@ -74,16 +86,52 @@ class Quantizer:
                 f"optimal levels go with scale 'column' only, not with {self.scale!r}: "
                 "a row has too few values to fit levels to"
             )
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {self.layout!r}")
+        object.__setattr__(self, "precisions", self._checked_precisions(self.precisions))
+
+    def _checked_precisions(self, given: Sequence[int]) -> tuple[int, ...]:
+        if not self.weaved:
+            if len(given):
+                raise ValueError("precisions go with layout 'weaved': a packed code is read whole")
+            return ()
+        if self.by_row or self.levels != "uniform":
+            raise ValueError(
+                "layout 'weaved' goes with scale 'column' and levels 'uniform', got "
+                f"{self.scale!r} and {self.levels!r}"
+            )
+        try:
+            asked = [operator.index(k) for k in given] or [k for k in _PRECISIONS if k < self.bits]
+        except TypeError:
+            raise TypeError(f"precisions must be integers, got {given!r}") from None
+        if not all(1 <= k <= self.bits for k in asked):
+            raise ValueError(f"precisions must lie in 1..{self.bits}, the bits; got {given!r}")
+        return tuple(sorted({*asked, self.bits}))
 
     @property
     def stored_bits(self) -> int:
-        """Bits of a stored code: ``bits``, and one more for the sum of two samples."""
+        """Bits that a value takes.
+
+        ``bits``, and one more for the sum of two samples; weaved: its planes, ``bits`` and the
+        samples of each precision.
+        """
+        if self.weaved:
+            return self.bits + self.samples * len(self.precisions)
         return self.bits + self.samples - 1
 
     @property
     def intervals(self) -> int:
-        """Number of intervals between levels, ``2**bits - 1``."""
-        return (1 << self.bits) - 1
+        """Number of intervals between levels, ``2**bits - 1``; weaved: ``2**bits``."""
+        return (1 << self.bits) - (0 if self.weaved else 1)
+
+    @property
+    def weaved(self) -> bool:
+        """Whether bits lie in planes."""
+        return self.layout == "weaved"
+
+    def at(self, precision: int) -> Quantizer:
+        """Return what a weaved chunk is to a reader at a precision: one stored for that alone."""
+        return replace(self, bits=precision, precisions=(precision,))
 
     @property
     def by_row(self) -> bool:
@@ -95,6 +143,10 @@ class Quantizer:
         options = asdict(self)
         if self.levels == "uniform":
             del options["levels"]
+        if self.weaved:
+            options["precisions"] = list(self.precisions)
+        else:
+            del options["layout"], options["precisions"]
         return options
 
     @classmethod

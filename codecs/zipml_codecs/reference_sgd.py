@@ -43,7 +43,8 @@ class ReferenceTile:
     """Stored codes of up to 64 rows, (rows, columns); targets (rows, outputs); scales (rows,).
 
     Column scales have no row scales: None. Targets may be class codes, (rows, 1), for several
-    outputs. Rows without weights, (rows,), count once.
+    outputs. Rows without weights, (rows,), count once. Where the codes of the first sample are
+    stored, they need not be drawn.
     """
 
     codes: npt.NDArray[np.int64]
@@ -51,6 +52,7 @@ class ReferenceTile:
     row_scale: F64 | None
     number: int
     weight: F64 | None = None
+    first: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class ReferenceOptions:
     """The options of the native `sgd`; `offset`, `slope` and `centre` map codes to values.
 
     With `tables`, (columns, codes), a code stands for its entry in the table of its column. An
-    `anchor` is a model, its intercept, and the mean gradients of the two over all rows.
+    `anchor` is a model, its intercept, and the mean gradients of the two over all rows. `woven` is
+    the number of sample planes of the weaved layout, 0 of the packed one.
     """
 
     offset: F64
@@ -84,6 +87,7 @@ class ReferenceOptions:
     momentum: float = 0.0
     anchor: tuple[F64, F64, F64, F64] | None = None
     huber_delta: float = 1.345
+    woven: int = 0
 
 
 def levels(codes: npt.NDArray[Any], o: ReferenceOptions) -> npt.NDArray[Any]:
@@ -141,7 +145,7 @@ def largest_number(o: ReferenceOptions) -> int:
     A digit lies within +-127, or +-64 where it meets codes or levels of eight bits; int16 has two
     of them, the second worth 2 * 127 + 1 (2 * 64 + 1) times the first.
     """
-    limit = 64 if o.tables is not None or o.stored_bits >= 8 else 127
+    limit = 64 if o.tables is not None or o.woven or o.stored_bits >= 8 else 127
     return limit if o.arithmetic == "int8" else limit * (2 * limit + 1) + limit
 
 
@@ -213,6 +217,8 @@ def _seen_residuals(
 def _groups(o: ReferenceOptions, batch: Sequence[ReferenceTile]) -> list[list[ReferenceTile]]:
     """The tiles of a mini-batch whose residuals are rounded together: as many as a cache holds."""
     bytes_each = 8 * o.stored_bits if o.tables is None else 64 * o.tables.dtype.itemsize
+    if o.woven:
+        bytes_each = 128 if o.woven << (o.stored_bits - o.woven) > 255 else 64
     fit = max(1, GROUP_BYTES // (bytes_each * len(o.slope)))
     size = min(GROUP_TILES, fit)
     return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
@@ -227,6 +233,8 @@ def _targets(o: ReferenceOptions, target: F64, outputs: int) -> F64:
 
 def _first_codes(tile: ReferenceTile, o: ReferenceOptions) -> npt.NDArray[np.int64]:
     """The first of the two samples behind each code sum."""
+    if tile.first is not None:
+        return tile.first
     rows, columns = tile.codes.shape
     row = np.arange(rows)
     up = np.zeros((rows, columns), np.int64)

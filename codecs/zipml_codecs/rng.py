@@ -12,8 +12,17 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Purpose", "philox", "quantize_draws", "rounding_draws", "split_mask", "uniforms"]
+__all__ = [
+    "Purpose",
+    "philox",
+    "quantize_draws",
+    "rounding_draws",
+    "split_mask",
+    "uniforms",
+    "weave_draws",
+]
 
+U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
 _MUL = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -31,6 +40,7 @@ class Purpose(enum.IntEnum):
     MODEL = 4
     RESIDUAL = 5
     CHANNEL = 6
+    WEAVE = 7
 
 
 def philox(seed: int, counter: npt.ArrayLike) -> npt.NDArray[np.uint32]:
@@ -76,6 +86,13 @@ def quantize_draws(seed: int, tile: int, column: int) -> npt.NDArray[np.uint16]:
     """Return the 64 draws of 16 bits that quantise one column of one tile."""
     words = _blocks(seed, tile, column, Purpose.QUANTIZE << 24)
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1)  # block, word, half
+    return halves.transpose(1, 0, 2).reshape(64).astype(np.uint16)
+
+
+def weave_draws(seed: int, tile: int, column: int, precision: int, sample: int) -> U16:
+    """Return the 64 draws of 16 bits behind a sample plane, for one column of one tile."""
+    words = _blocks(seed, tile, column, Purpose.WEAVE << 24 | (2 * precision + sample) << 8)
+    halves = np.stack([words & 0xFFFF, words >> 16], axis=-1)  # as for QUANTIZE
     return halves.transpose(1, 0, 2).reshape(64).astype(np.uint16)
 
 

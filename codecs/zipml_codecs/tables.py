@@ -197,11 +197,15 @@ def code_values(
     samples: int,
     *,
     half: bool,
+    steps: int | None = None,
 ) -> npt.NDArray[np.floating[Any]]:
-    """Values of all stored codes, (columns, codes), in the arithmetic of docs/format.md."""
+    """Values of all stored codes, (columns, codes), in the arithmetic of docs/format.md.
+
+    The grid has as many steps as the type of the places says, or `steps`.
+    """
     dtype = upper.dtype.type
     huge, tiny, up = (1022, -510, 510) if upper.dtype.itemsize == 8 else (126, -60, 80)
-    top = grid_steps(table_bits_of(places), samples)
+    top = steps or grid_steps(table_bits_of(places), samples)
     low, high = lower[:, None], upper[:, None]
     largest = np.maximum(abs(low), abs(high))
     factor = np.where(largest > dtype(2.0**huge), dtype(0.25), dtype(1))

@@ -207,7 +207,7 @@ def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
     }  # fmt: skip
     assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
     for epoch in facts["epochs"]:
-        assert set(epoch) == {"epoch", "loss", "validation_loss", "seconds", "bytes_read"}
+        assert set(epoch) == {"epoch", "loss", "validation_loss", "seconds", "bytes_read", "bits"}
         assert epoch["bytes_read"] > 0
     assert (facts["rows"], facts["columns"], facts["sampling"]) == (400, 3, "double")
     assert facts["model"] == str(out)
@@ -237,6 +237,7 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
         "--l1", "0.125", "--solver", "sgd", "--schedule", "cosine", "--momentum", "0.5",
         "--model-bits", "16", "--gradient-bits", "8", "--gradient-norm", "l2", "--replicas", "2",
+        "--bits", "4",
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
@@ -246,6 +247,7 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
         "l1": 0.125, "solver": "sgd", "l2_path": [], "schedule": "cosine", "momentum": 0.5,
         "model_bits": 16, "gradient_bits": 8, "gradient_norm": "l2", "replicas": 2,
+        "bits": 4,
     }  # fmt: skip
 
 

@@ -40,6 +40,8 @@ CHUNKS = {
             levels=np.tile(np.append(np.arange(255), 32767).astype(np.uint16), (3, 1)),
         )
     ),
+    "weaved": small_chunk(layout="weaved", bits=3, precisions=[1, 3], samples=2),
+    "weaved halves": small_chunk("f2", layout="weaved", bits=8),
     "padding only": bytes(encode_chunk(np.full((3, 3), np.nan, "f4"), Quantizer())),
 }
 LIMIT = 10**7
@@ -191,7 +193,13 @@ def changed_at(offset, value, data=CHUNKS["column"]):
         (b"", "too few"),
         (changed_at(0, b"PK"), "no zipml chunk"),
         (changed_at(4, b"\2"), "format version 2, this reader knows 1: update"),
-        (changed_at(8, b"\1"), "feature that this reader does not know"),
+        (changed_at(8, b"\2"), "feature that this reader does not know"),
+        (changed_at(8, b"\1"), "4 bits are not among its precisions"),
+        (changed_at(8, b"\0", CHUNKS["weaved"]), "do not follow from the shape"),
+        (changed_at(14, b"\7", CHUNKS["weaved"]), "do not follow from the shape"),
+        (changed_at(15, b"\1", CHUNKS["weaved"]), "precisions must lie in 1..3"),
+        (changed_at(10, b"\1", CHUNKS["weaved"]), "layout 'weaved' goes with scale 'column'"),
+        (changed_at(130, b"\0\0\0\0", CHUNKS["weaved"]), "checksum of its head"),
         (changed_at(9, b"\3"), "feature that this reader does not know"),
         (changed_at(9, b"\1"), "do not follow from the shape"),
         (changed_at(9, b"\0", CHUNKS["table"]), "do not follow from the shape"),

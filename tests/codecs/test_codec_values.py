@@ -93,7 +93,7 @@ def test_wrong_options_are_refused_with_their_value(options, error, text):
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(ValueError, match="no option 'bit'; known: bits, levels, nan"):
+    with pytest.raises(ValueError, match="no option 'bit'; known: bits, layout, levels, nan"):
         Quantizer.from_dict({"bit": 4})
 
 

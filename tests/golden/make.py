@@ -88,6 +88,18 @@ CASES = {
         {},
     ),
     "b4-table-extreme-f8": (extreme(66, "f8"), {"bits": 4, "levels": "optimal"}, {}),
+    "b8-weaved-f4": (values(130, 6, "f4"), {"bits": 8, "layout": "weaved"}, {"first_tile": 2**40}),
+    "b5-two-samples-weaved-f8": (
+        values(70, 6, "f8"),
+        {"bits": 5, "samples": 2, "layout": "weaved", "precisions": [2, 3]},
+        {},
+    ),
+    "b8-two-samples-weaved-f2": (
+        values(40, 6, "f2"),
+        {"bits": 8, "samples": 2, "layout": "weaved", "precisions": [7]},
+        {},
+    ),
+    "b4-weaved-extreme-f4": (extreme(66, "f4"), {"bits": 4, "layout": "weaved"}, {}),
     "b4-dataset-chunk-f4": (
         np.random.default_rng(2).uniform(-1, 1, (70, 6)).astype("f4"),
         {"bits": 4, "samples": 2, "seed": 5},

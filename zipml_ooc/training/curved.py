@@ -33,6 +33,7 @@ def applies(problem: Problem, *, by_row: bool) -> bool:
         problem.corrected
         and problem.loss == "logistic"
         and not by_row
+        and not problem.woven  # tables stand in the place of packed codes only
         and (problem.tables is not None or problem.samples == 2)
         and problem.stored_bits <= _MOST_TABLE_BITS
         and bool(problem.variance.any())

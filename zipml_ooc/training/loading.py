@@ -31,7 +31,8 @@ class LoadedTiles:
     tiles : (count, 2) uint32
         Chunk in this list, and tile in the chunk.
     bytes_read : int
-        Size of the encoded chunks, whether they came from the store or from the cache.
+        Size of the encoded chunks, of weaved ones what the precision takes, whether they came
+        from the store or from the cache.
     """
 
     batch: TileBatch
@@ -59,11 +60,11 @@ class LoadedTiles:
 _CACHE = ByteCache(128 << 20)
 
 
-def _chunk(dataset: Dataset, number: int) -> EncodedChunk:
+def _chunk(dataset: Dataset, problem: Problem, number: int) -> EncodedChunk:
     return _CACHE.get(
-        (dataset.store.place, dataset.stamp, "X", number),
-        lambda: dataset.read_chunk(number),
-        lambda chunk: chunk.header.total_size,
+        (dataset.store.place, dataset.stamp, "X", number, problem.precision),
+        lambda: dataset.read_chunk(number, problem.precision),
+        lambda chunk: chunk.fetched,
     )
 
 
@@ -82,7 +83,7 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
     """Fetch the chunks that hold the given tiles; codes stay packed."""
     per_chunk = dataset.spec.chunk_rows // TILE_ROWS
     numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
-    chunks = [_chunk(dataset, number) for number in numbers.tolist()]
+    chunks = [_chunk(dataset, problem, number) for number in numbers.tolist()]
     targets = [_target(dataset, problem, number) for number in numbers.tolist()]
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
     batch = TileBatch(
@@ -97,6 +98,7 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
         stored_bits=problem.stored_bits,
         outputs=problem.outputs,
         tables=problem.tables,
+        woven=problem.woven,
     )
-    taken = sum(chunk.header.total_size for chunk in chunks)
+    taken = sum(chunk.fetched for chunk in chunks)
     return LoadedTiles(batch, targets, chunks, refs, taken)

@@ -18,6 +18,7 @@ from .curved import applies, curved_variance
 from .divergence import FALLING, Watch, Weakest, advice, curvature, weakest
 from .options import TrainOptions
 from .plan import Plan, make_plan
+from .precision import AUTO, Stages, precisions_of
 from .problem import F32, F64, Problem, make_problem, resolve_sampling
 from .replicas import State, initial_state, merge, outset
 from .results import EpochRecord, Progress, TrainingError, TrainResult
@@ -78,10 +79,13 @@ def train(
     >>> result.model.save("cadata.zipml")  # doctest: +SKIP
     """
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    problem = make_problem(opened.spec, options)
+    problems = [
+        make_problem(opened.spec, replace(options, bits=bits))
+        for bits in precisions_of(opened.spec, options.bits)
+    ]
     plan = make_plan(opened.spec, options)
     with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
-        run = _Run(opened, options, problem, plan, runner)
+        run = _Run(opened, options, problems, plan, runner)
         return run.solve(progress) if options.solver == "gram" else run.train(progress)
 
 
@@ -89,10 +93,17 @@ class _Run:
     """One call of `train`: what all its steps share."""
 
     def __init__(
-        self, dataset: Dataset, options: TrainOptions, problem: Problem, plan: Plan, runner: Runner
+        self,
+        dataset: Dataset,
+        options: TrainOptions,
+        problems: list[Problem],  # one for each precision, in their order
+        plan: Plan,
+        runner: Runner,
     ) -> None:
         self._dataset, self._options = dataset, options
-        self._problem, self._plan, self._runner = problem, plan, runner
+        problem = problems[0]
+        self._problems, self._problem = problems, problem
+        self._plan, self._runner = plan, runner
         self._weak: Weakest | None = None
         # Step and shrinkage are not known before the spectrum is.
         batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
@@ -149,6 +160,7 @@ class _Run:
                     good = self._model(estimate, schedule, records, records[-1].loss)
                 raise TrainingError(advice(reason, self._options, schedule), good)
             schedule = replace(schedule, step_size=schedule.step_size / 4)
+        schedule = self._job.schedule
         if self._problem.l1 is not None and schedule.average:
             estimate = self._polished(estimate)
         final = self._score(*estimate, held_out=False)
@@ -216,13 +228,19 @@ class _Run:
     ) -> tuple[tuple[F64, F64], list[EpochRecord], float | None, str | None]:
         """Run all epochs; with the reason to stop if the run diverged, and the last good model."""
         state = initial_state(self._problem, momentum=self._options.momentum)
-        steps = self._plan.tiles / self._job.batch_tiles / self._plan.replicas
-        watch = Watch(self._problem, self._job.schedule, steps=steps, weak=self._weak)
+        self._problem = self._problems[0]
+        self._job = replace(self._job, problem=self._problem)
+        auto = self._options.bits == AUTO
+        stages = Stages(len(self._problems), self._plan.epochs, auto=auto)
+        watch = self._watch()
         records: list[EpochRecord] = []
         curves = applies(self._problem, by_row=self._dataset.spec.quantizer.by_row)
         kept, kept_loss, waited = state.estimate(), None, 0
         for epoch in range(self._plan.epochs):
             began = time.perf_counter()
+            if stages.next_epoch(epoch, records):
+                self._read_at(stages.stage)
+                watch = self._watch()
             state = self._epoch(epoch, state.without_counts())
             estimate = state.estimate()
             if curves:
@@ -248,6 +266,7 @@ class _Run:
                     validation_loss=validation,
                     seconds=time.perf_counter() - began,
                     bytes_read=read,
+                    bits=self._problem.precision,
                 )
             )
             if progress is not None:
@@ -261,6 +280,17 @@ class _Run:
                 if waited >= self._options.patience:
                     break
         return kept, records, kept_loss, None
+
+    def _watch(self) -> Watch:
+        steps = self._plan.tiles / self._job.batch_tiles / self._plan.replicas
+        return Watch(self._problem, self._job.schedule, steps=steps, weak=self._weak)
+
+    def _read_at(self, stage: int) -> None:
+        """Go on at the next precision: the step stays, the correction is chosen again."""
+        step = self._job.schedule.step_size
+        self._problem = self._problems[stage]
+        self._job = replace(self._job, problem=self._problem)
+        self._job = replace(self._job, schedule=replace(self._schedule(), step_size=step))
 
     def _look(self, watch: Watch, estimate: tuple[F64, F64], epoch: int) -> tuple[str | None, int]:
         """Whether the corrected loss falls without end on the way to a model; and bytes read."""
@@ -382,7 +412,7 @@ class _Run:
             "shrinkage": schedule.shrinkage if self._problem.corrected else None,
             "replicas": self._plan.replicas,
             "rows": spec.rows,
-            "bits": spec.quantizer.bits,
+            "bits": self._problem.precision,
             "samples": spec.quantizer.samples,
             "loss": loss,
             # No times and bytes: equal runs give equal files, whatever the machine and chunks.

@@ -9,6 +9,7 @@ from typing import Any
 from zipml_codecs import TILE_ROWS
 
 from ..errors import UsageError
+from .precision import parse_bits
 from .schedules import SCHEDULES
 
 __all__ = [
@@ -59,6 +60,11 @@ class TrainOptions:
         rounded stochastically to 16 or 8 bits in every mini-batch and multiplied in integers
         (ZipML, section 2.4): faster on wide tables, noisier, and unbiased for the squared loss
         (for the logistic to first order). ``auto``: int16 from 32 columns on, else float.
+    bits : int or str, optional
+        At how many bits to read a dataset of the weaved layout, one of its precisions: nothing
+        else of it is fetched. By default all. ``"2:4:8"`` reads each for an equal part of the
+        run; ``"auto"`` begins at the lowest precision and goes on to the next where the loss
+        (that of held-out rows, if there are any) has stalled for two epochs.
     solver : {"sgd", "svrg", "gram"}
         Mini-batch SGD; SGD whose steps are freed of variance by a full gradient in each epoch,
         which converges to the optimum of the stored data; or, for the squared loss, one pass for
@@ -111,6 +117,7 @@ class TrainOptions:
     sampling: str = "auto"
     double_form: str = "mean"
     arithmetic: str = "auto"
+    bits: int | str | None = None
     solver: str = "sgd"
     l2_path: tuple[float, ...] = ()
     epochs: int | None = None
@@ -162,6 +169,7 @@ class TrainOptions:
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
         if self.patience is not None and self.validation == 0:
             raise UsageError("patience needs held-out rows to watch: set a validation part above 0")
+        object.__setattr__(self, "bits", parse_bits(self.bits))
         self._check_channels()
         self._check_solver()
 
@@ -203,6 +211,7 @@ class TrainOptions:
                 "schedule": self.schedule != "auto",
                 "momentum": self.momentum > 0,
                 "patience": self.patience is not None,
+                f"bits {self.bits}": isinstance(self.bits, str),
             }
             given = [name for name, there in stepwise.items() if there]
             if given:

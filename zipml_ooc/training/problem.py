@@ -59,6 +59,10 @@ class Problem:
         As `l2`, of the absolute values.
     samples : int
         That a stored code is the sum of.
+    precision : int
+        At how many bits codes are read.
+    woven : int
+        Sample planes of the weaved layout; 0 if codes are packed.
     """
 
     loss: str
@@ -79,6 +83,8 @@ class Problem:
     tables: npt.NDArray[Any] | None = None
     l1: F32 | None = None
     samples: int = 1
+    precision: int = 0
+    woven: int = 0
 
     @property
     def columns(self) -> int:
@@ -158,6 +164,9 @@ def resolve_arithmetic(columns: int, options: TrainOptions) -> str:
 def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     """Set up the coordinates and the estimator of a run."""
     loss, sampling = resolve_loss(spec, options), resolve_sampling(spec, options)
+    bits = options.bits
+    assert not isinstance(bits, str)  # a schedule has a problem for each of its precisions
+    spec = spec.at(bits)
     q = spec.quantizer
     mean, std = spec.stored_mean, spec.stored_std
     if not options.fit_intercept:  # nothing could take up what centring leaves
@@ -204,4 +213,6 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         if options.l1 > 0
         else None,
         samples=q.samples,
+        precision=q.bits,
+        woven=q.samples if q.weaved else 0,
     )

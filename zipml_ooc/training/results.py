@@ -32,7 +32,8 @@ class EpochRecord:
     `loss` is the mean loss of a row with the model as it was before the row's mini-batch;
     `validation_loss` that of the model at its end on the held-out rows (the averaged model, once
     the run has begun to average). Both have the rounding
-    bias taken out, so that they estimate the loss on the unquantised data.
+    bias taken out, so that they estimate the loss on the unquantised data. `bits` is the precision
+    that the data were read at.
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class EpochRecord:
     validation_loss: float | None
     seconds: float
     bytes_read: int
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
