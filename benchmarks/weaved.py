@@ -58,7 +58,9 @@ def reached(dataset, way: str | None, x, y, optimum: float) -> tuple[int | None,
     return None, None, excess
 
 
-def study(name: str, path: Path, samples: int, seeds: int, folder: Path) -> None:
+def study(
+    name: str, path: Path, samples: int, seeds: int, folder: Path, ways: tuple[str, ...]
+) -> None:
     x, y = table_of(path)
     optimum = least_squares(x, y)
     target = SourceOptions(target=() if path.suffix == ".npz" else ("-1",))
@@ -68,15 +70,16 @@ def study(name: str, path: Path, samples: int, seeds: int, folder: Path) -> None
     for seed in range(seeds):
         place = folder / f"{name}-{samples}-{seed}"
         shared = {"samples": samples, "seed": seed, "chunk_rows": 8192}
+        place.mkdir()
         weaved = compress(
             path,
-            place / "weaved" if place.mkdir() is None else place,
+            place / "weaved",
             CompressOptions(bits=8, layout="weaved", **shared),
             source_options=target,
         )
-        for way in WAYS:
+        for way in ways:
             found.setdefault(way, []).append(reached(weaved, way, x, y, optimum))
-        for bits in (1, 2, 4, 8):
+        for bits in (1, 2, 4, 8) if ways == WAYS else ():
             packed = compress(
                 path,
                 place / f"packed{bits}",
@@ -99,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", type=Path, help="CSV files, the target last")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", default=WAYS, help="what to give to --bits")
     chosen = parser.parse_args()
     print(
         f"{platform.processor() or platform.machine()}, Python {sys.version.split()[0]}", end=", "
@@ -110,7 +114,14 @@ def main() -> None:
         synth(made, rows=20_000, columns=100)
         for path in (made, *chosen.tables):
             for samples in (1, 2):
-                study(path.name.partition(".")[0], path, samples, chosen.seeds, folder)
+                study(
+                    path.name.partition(".")[0],
+                    path,
+                    samples,
+                    chosen.seeds,
+                    folder,
+                    tuple(chosen.ways),
+                )
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ class TrainOptions:
     bits : int or str, optional
         At how many bits to read a dataset of the weaved layout, one of its precisions: nothing
         else of it is fetched. By default all. ``"2:4:8"`` reads each for an equal part of the
-        run; ``"auto"`` begins at the lowest precision and goes on to the next where the loss
-        (that of held-out rows, if there are any) has stalled for two epochs.
+        run; ``"auto"`` begins at the lowest precision and goes on to the next where an epoch
+        does not bring the loss (that of held-out rows, if there are any) down by 5 %.
     solver : {"sgd", "svrg", "gram"}
         Mini-batch SGD; SGD whose steps are freed of variance by a full gradient in each epoch,
         which converges to the optimum of the stored data; or, for the squared loss, one pass for
