@@ -264,9 +264,12 @@ class ChunkHeader:
             raise ChunkError(
                 f"the header claims {math.prod(self.box)} values, too many for {available} bytes"
             )
-        expected = (
-            self.rows, self.columns, self.tables_offset, self.codes_offset, self.total_size
-        )  # fmt: skip
+        try:
+            expected = (
+                self.rows, self.columns, self.tables_offset, self.codes_offset, self.total_size
+            )  # fmt: skip
+        except ValueError as error:  # only where a part of the chunk says how large the whole is
+            raise ChunkError(f"impossible header: box {self.box}: {error}") from error
         if stated != expected:
             raise ChunkError(
                 f"impossible header: sizes and offsets {stated} do not follow from the shape, "

@@ -42,6 +42,9 @@ CHUNKS = {
     ),
     "weaved": small_chunk(layout="weaved", bits=3, precisions=[1, 3], samples=2),
     "weaved halves": small_chunk("f2", layout="weaved", bits=8),
+    "weaved padding": bytes(
+        encode_chunk(np.full((3, 3), np.nan, "f4"), Quantizer(bits=2, layout="weaved"))
+    ),
     "padding only": bytes(encode_chunk(np.full((3, 3), np.nan, "f4"), Quantizer())),
 }
 LIMIT = 10**7

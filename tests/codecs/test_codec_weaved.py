@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import zarr
@@ -242,6 +244,23 @@ def test_damage_is_found_in_whatever_was_fetched():
         EncodedChunk.parse_planes(data, 3, low, high)
     with pytest.raises(ValueError, match="stored for 1, 2, 4 bits, not for 3"):
         EncodedChunk.parse(data, 3)
+
+
+def test_a_head_that_claims_more_than_there_is_allocates_nothing():
+    x = np.random.default_rng(0).standard_normal((70, 3)).astype("f4")
+    quantizer = Quantizer(bits=2, layout="weaved")
+    data = bytes(encode_chunk(x, quantizer))
+    chunk = EncodedChunk.parse(data)
+    part = bytearray(fetched(data, chunk.header, 1))
+    for rows in (2**20, 2**40, 2**59):
+        huge = replace(chunk.header, shape=(rows, 3), box=(rows, 3))
+        try:
+            part[: huge.head_size] = huge.pack()
+        except ValueError:  # so large that not even a writer could say it
+            for at in (48, 88, 104):
+                part[at : at + 8] = rows.to_bytes(8, "little")
+        with pytest.raises(ChunkError):
+            EncodedChunk.parse_planes(bytes(part), 1, chunk.lower, chunk.upper)
 
 
 @pytest.mark.parametrize(
