@@ -206,7 +206,7 @@ def test_squared_loss_has_no_probabilities():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"loss": "hinge"}, "unknown loss 'hinge'"),
+        ({"loss": "cubic"}, "unknown loss 'cubic'"),
         ({"loss": "logistic"}, "classes is None"),
         ({"coef": np.zeros((1, 2))}, "coef has shape (1, 2)"),
         ({"mean": np.zeros(4)}, "mean has shape (4,)"),
@@ -215,8 +215,8 @@ def test_squared_loss_has_no_probabilities():
         ({"scale": [1, np.inf, 1]}, "scale has inf at (1,)"),
         ({"columns": ()}, "columns must be one or more strings"),
         ({"targets": (1,)}, "targets must be one or more strings"),
-        ({"classes": ("a",)}, "two different classes"),
-        ({"classes": ("a", "a")}, "two different classes"),
+        ({"classes": ("a",)}, "two or more different classes"),
+        ({"classes": ("a", "a")}, "two or more different classes"),
         ({"classes": ("a", None)}, "class label None of type NoneType"),
         ({"classes": (0.0, np.nan)}, "class label nan"),
         ({"encoder": {"a": np.zeros(2)}}, "encoder cannot be written as JSON"),
@@ -417,7 +417,7 @@ def test_a_compressed_member_is_refused(saved):
         ({"version": "2.0"}, "format version 2.0, but this program reads version 1.x"),
         ({"version": 1}, "version 1, not a version like '1.0'"),
         ({"version": "one"}, "version 'one'"),
-        ({"loss": "hinge"}, "unknown loss"),
+        ({"loss": "cubic"}, "unknown loss"),
         ({"columns": "abc"}, "'columns' in model.json is missing or not a list"),
         ({"columns": [1, 2, 3]}, "columns must be one or more strings"),
         ({"encoder": None}, "'encoder'"),

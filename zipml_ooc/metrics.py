@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zipml_ooc.errors import DataError
+from zipml_ooc.losses import LOSSES, row_losses
 
-__all__ = ["ClassificationMetrics", "RegressionMetrics"]
+__all__ = [
+    "ClassificationMetrics",
+    "RegressionMetrics",
+    "finite",
+    "in_order",
+    "real_values",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -28,6 +35,8 @@ class RegressionMetrics:
     ----------
     outputs : int
         Number of target columns, at least 1.
+    huber_delta : float, optional
+        Where Huber's loss becomes linear, for a model that minimised that one.
 
     Examples
     --------
@@ -37,10 +46,12 @@ class RegressionMetrics:
     0.5
     """
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, huber_delta: float | None = None) -> None:
         if outputs < 1:
             raise DataError(f"outputs is {outputs}; a regression has 1 or more")
         self.outputs = outputs
+        self.huber_delta = huber_delta
+        self._huber = 0.0
         self._rows = 0
         self._mean = np.zeros(outputs)  # of the target
         self._spread = np.zeros(outputs)  # sum of (target - mean)^2
@@ -60,13 +71,15 @@ class RegressionMetrics:
         DataError
             Shapes that differ or do not match `outputs`; NaN or infinity. Nothing is counted then.
         """
-        y = _values("target", target, self.outputs)
-        p = _values("prediction", prediction, self.outputs)
+        y = real_values("target", target, self.outputs)
+        p = real_values("prediction", prediction, self.outputs)
         if len(y) != len(p):
             raise DataError(f"target has {len(y)} rows, but prediction has {len(p)}")
         if not len(y):
             return
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow ends as None
+            if self.huber_delta is not None:
+                self._huber += float(row_losses("huber", p, y, self.huber_delta)[0].sum())
             residual = y - p
             # Distances from the block's first row: a constant target gets a spread of exactly 0.
             shifted = y - y[0]
@@ -86,6 +99,7 @@ class RegressionMetrics:
             raise DataError(
                 f"metrics of {other.outputs} outputs cannot join metrics of {self.outputs}"
             )
+        self._huber += other._huber
         self._add(other._rows, other._mean, other._spread, other._squares, other._absolutes)
 
     def result(self) -> dict[str, int | float | None]:
@@ -94,10 +108,10 @@ class RegressionMetrics:
         Returns
         -------
         dict
-            ``rows``; ``loss``, the mean over rows of half the squared residual, summed over the
-            outputs; ``r2``, ``rmse`` and ``mae``, averaged over the outputs. ``r2`` needs two
-            rows; an output with a constant target counts as 1 if every prediction is exact and
-            as 0 otherwise, as in scikit-learn.
+            ``rows``; ``loss``, the mean over rows of half the squared residual, or of Huber's loss
+            of it, summed over the outputs; ``r2``, ``rmse`` and ``mae``, averaged over the
+            outputs. ``r2`` needs two rows; an output with a constant target counts as 1 if every
+            prediction is exact and as 0 otherwise, as in scikit-learn.
         """
         if not self._rows:
             return {"rows": 0, "loss": None, "r2": None, "rmse": None, "mae": None}
@@ -107,12 +121,13 @@ class RegressionMetrics:
             r2 = np.where(constant, self._squares == 0, r2)
             r2[~np.isfinite(self._spread)] = np.nan  # overflowed: R² would read as 1
             mse = self._squares / self._rows
+            loss = 0.5 * mse.sum() if self.huber_delta is None else self._huber / self._rows
             return {
                 "rows": self._rows,
-                "loss": _finite(0.5 * mse.sum()),
-                "r2": _finite(r2.mean()) if self._rows > 1 else None,
-                "rmse": _finite(np.sqrt(mse).mean()),
-                "mae": _finite((self._absolutes / self._rows).mean()),
+                "loss": finite(loss),
+                "r2": finite(r2.mean()) if self._rows > 1 else None,
+                "rmse": finite(np.sqrt(mse).mean()),
+                "mae": finite((self._absolutes / self._rows).mean()),
             }
 
     def _add(
@@ -145,6 +160,11 @@ class ClassificationMetrics:
     The exact area depends on the order of all margins, so they are kept, apart for each class: 8
     bytes a row. Everything else is a running sum.
 
+    Parameters
+    ----------
+    loss : str
+        The model's loss, a name of `zipml_ooc.losses.LOSSES`.
+
     Examples
     --------
     >>> metrics = ClassificationMetrics()
@@ -153,7 +173,8 @@ class ClassificationMetrics:
     0.875
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loss: str = "logistic") -> None:
+        self.loss = loss
         self._rows = 0
         self._correct = 0
         self._losses = 0.0
@@ -174,8 +195,8 @@ class ClassificationMetrics:
         DataError
             Other labels, shapes that differ, NaN or infinity. Nothing is counted then.
         """
-        labels = _values("label", label01, 1)[:, 0]
-        margins = _values("margin", margin, 1)[:, 0]
+        labels = real_values("label", label01, 1)[:, 0]
+        margins = real_values("margin", margin, 1)[:, 0]
         if len(labels) != len(margins):
             raise DataError(f"label has {len(labels)} rows, but margin has {len(margins)}")
         wrong = (labels != 0) & (labels != 1)
@@ -185,14 +206,16 @@ class ClassificationMetrics:
         second = labels == 1
         self._rows += len(labels)
         self._correct += int(np.count_nonzero((margins > 0) == second))
-        # log(1 + exp(-s * margin)) with s = -1 or 1, without overflow
-        self._losses += float(np.logaddexp(0.0, np.where(second, -margins, margins)).sum())
+        value, _ = row_losses(self.loss, margins[:, None], second[:, None].astype(np.float64), 1.0)
+        self._losses += float(value.sum())
         for kept, chosen in zip(self._margins, (~second, second), strict=True):
             if chosen.any():
                 kept.append(margins[chosen])
 
     def merge(self, other: ClassificationMetrics) -> None:
         """Count all that `other` counted; `other` stays as it is."""
+        if self.loss != other.loss:
+            raise DataError(f"metrics of {other.loss} loss cannot join metrics of {self.loss} loss")
         self._rows += other._rows
         self._correct += other._correct
         self._losses += other._losses
@@ -205,18 +228,20 @@ class ClassificationMetrics:
         Returns
         -------
         dict
-            ``rows``; ``loss`` and ``log_loss``, both the mean of log(1 + exp(-s * margin)) with
-            s = 1 for the second class and -1 for the first; ``accuracy``; ``auc``, in which a
+            ``rows``; ``loss``, the mean of the model's own loss; ``log_loss``, which is the same
+            for the logistic loss, the mean of log(1 + exp(-s * margin)) with s = 1 for the second
+            class and -1 for the first, and None for losses without probabilities; ``accuracy``;
+            ``auc``, in which a
             pair of equal margins counts one half, None unless both classes occur.
         """
         if not self._rows:
             return {"rows": 0, "loss": None, "accuracy": None, "log_loss": None, "auc": None}
-        loss = _finite(self._losses / self._rows)
+        loss = finite(self._losses / self._rows)
         return {
             "rows": self._rows,
             "loss": loss,
             "accuracy": self._correct / self._rows,
-            "log_loss": loss,
+            "log_loss": loss if LOSSES[self.loss].probabilistic else None,
             "auc": self._auc(),
         }
 
@@ -226,14 +251,18 @@ class ClassificationMetrics:
             if not kept:
                 return None
             kept[:] = [np.sort(np.concatenate(kept))]
-        first, second = self._margins[0][0], self._margins[1][0]
-        # Twice the number of pairs in order, in whole numbers: a tie is 1 of 2.
-        below = int(np.searchsorted(first, second, side="left").sum())
-        not_above = int(np.searchsorted(first, second, side="right").sum())
-        return (below + not_above) / (2 * len(first) * len(second))
+        return in_order(self._margins[0][0], self._margins[1][0])
 
 
-def _values(name: str, values: ArrayLike, outputs: int) -> FloatArray:
+def in_order(first: FloatArray, second: FloatArray) -> float:
+    """Share of the pairs of two sorted arrays whose first is the smaller one; equal ones half."""
+    # Twice the number of pairs in order, in whole numbers: a tie is 1 of 2.
+    below = int(np.searchsorted(first, second, side="left").sum())
+    not_above = int(np.searchsorted(first, second, side="right").sum())
+    return (below + not_above) / (2 * len(first) * len(second))
+
+
+def real_values(name: str, values: ArrayLike, outputs: int) -> FloatArray:
     """`values` as float64 of shape (rows, outputs), all finite."""
     array: NDArray[Any] = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -252,5 +281,6 @@ def _values(name: str, values: ArrayLike, outputs: int) -> FloatArray:
     return numbers
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where it is not finite."""
     return float(value) if math.isfinite(value) else None

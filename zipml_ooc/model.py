@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zipml_ooc.errors import DataError, UsageError
+from zipml_ooc.losses import LOSSES, probabilities
 from zipml_ooc.model_file import read_model_file, write_model_file
 
 __all__ = ["ClassLabel", "LinearModel", "load_model"]
@@ -39,10 +40,12 @@ class LinearModel:
 
     Parameters
     ----------
-    loss : {"squared", "logistic"}
-        The loss that was minimised. "logistic" needs `classes`.
+    loss : str
+        The loss that was minimised, a name of `zipml_ooc.losses.LOSSES`: for numbers "squared" or
+        "huber", else one for `classes`.
     coef : ndarray, shape (outputs, d), float64
-        Coefficients for the standardised columns.
+        Coefficients for the standardised columns. Two classes have one output, which tells the
+        second from the first; three and more have one each.
     intercept : ndarray, shape (outputs,), float64
         One intercept for each output.
     columns : tuple of str
@@ -50,8 +53,8 @@ class LinearModel:
     mean, scale : ndarray, shape (d,), float64
         The standardisation; every scale is above 0.
     targets : tuple of str
-        One name for each output.
-    classes : tuple of two labels, or None
+        One name for each output; of classes, one name.
+    classes : tuple of labels, or None
         Class labels (str, int, float or bool) with their types; None for regression.
     encoder, record : dict
         JSON-able description of the feature encoding, and of the training.
@@ -125,16 +128,32 @@ class LinearModel:
         -------
         ndarray
             Regression: float64, (rows,) for one output, else (rows, outputs). Classification:
-            (rows,), the label ``classes[1]`` where the margin is above 0, else ``classes[0]``;
+            (rows,), of two classes the label ``classes[1]`` where the margin is above 0, else
+            ``classes[0]``; of more the one with the largest margin, the first of equal ones;
             int64, float64 or bool for labels of that one type, object otherwise.
         """
-        margins = self.decision_function(x)
+        return self.from_margins(self.decision_function(x))
+
+    def from_margins(self, margins: FloatArray) -> NDArray[Any]:
+        """What `predict` makes of margins (rows, outputs)."""
         if self.classes is None:
             return margins[:, 0] if margins.shape[1] == 1 else margins
-        return _label_array(self.classes)[(margins[:, 0] > 0).astype(np.intp)]
+        if margins.shape[1] == 1:
+            return np.asarray(self.labels[(margins[:, 0] > 0).astype(np.intp)])
+        return np.asarray(self.labels[margins.argmax(axis=1)])
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The class labels as an array: int64, float64 or bool for that one type, else object."""
+        return _label_array(self.classes or ())
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether `predict_proba` has an answer."""
+        return LOSSES[self.loss].probabilistic
 
     def predict_proba(self, x: NDArray[Any]) -> FloatArray:
-        """Class probabilities of a logistic model, in the order of `classes`.
+        """Class probabilities of a logistic or softmax model, in the order of `classes`.
 
         Parameters
         ----------
@@ -143,26 +162,22 @@ class LinearModel:
 
         Returns
         -------
-        ndarray, shape (rows, 2), float64
-            Without overflow for any margin; the smaller probability keeps its relative accuracy.
+        ndarray, shape (rows, classes), float64
+            Without overflow for any margin; of two, the smaller probability keeps its relative
+            accuracy. Classes that were trained against the rest have their probabilities divided
+            by their sum, as scikit-learn does.
 
         Raises
         ------
         UsageError
-            The model is not logistic.
+            The model's loss knows no probabilities.
         """
-        if self.loss != "logistic":
+        if not self.probabilistic:
             raise UsageError(
                 f"a model with {self.loss} loss has no probabilities; "
                 "use predict, or train with logistic loss"
             )
-        margin = self.decision_function(x)[:, 0]
-        tail = np.exp(-np.abs(margin))  # in (0, 1]: cannot overflow
-        small, large = tail / (1.0 + tail), 1.0 / (1.0 + tail)
-        positive = margin > 0
-        return np.stack(
-            [np.where(positive, small, large), np.where(positive, large, small)], axis=1
-        )
+        return probabilities(self.loss, self.decision_function(x))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to `path`, whole or not at all; the same model gives the same bytes.
@@ -249,20 +264,25 @@ def load_model(path: str | os.PathLike[str]) -> LinearModel:
 
 def _check(model: LinearModel) -> None:
     """Raise DataError at the first part of `model` that does not fit the others."""
-    if model.loss not in ("squared", "logistic"):
-        raise DataError(f"unknown loss {model.loss!r}; known: 'squared', 'logistic'")
+    if model.loss not in LOSSES:
+        raise DataError(
+            f"unknown loss {model.loss!r}; known: {', '.join(map(repr, LOSSES))}: "
+            "a newer version of zipml-ooc may have written it"
+        )
     for what in ("columns", "targets"):
         names = getattr(model, what)
         if not names or not all(isinstance(name, str) for name in names):
             raise DataError(f"{what} must be one or more strings, not {names!r:.80}")
     d, outputs = len(model.columns), len(model.targets)
+    what_for = f"{outputs} targets"
+    if model.classes is not None and len(model.classes) > 2:
+        outputs, what_for = len(model.classes), f"{len(model.classes)} classes"
     shapes = {"coef": (outputs, d), "intercept": (outputs,), "mean": (d,), "scale": (d,)}
     for what, shape in shapes.items():
         array = getattr(model, what)
         if array.shape != shape:
             raise DataError(
-                f"{what} has shape {array.shape}, but {d} columns and {outputs} targets need "
-                f"{shape}"
+                f"{what} has shape {array.shape}, but {d} columns and {what_for} need {shape}"
             )
         if not np.isfinite(array).all():
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -276,14 +296,17 @@ def _check(model: LinearModel) -> None:
             f"scale is {model.scale[j]} for column {model.columns[j]!r}; it must be above 0"
         )
     if model.classes is None:
-        if model.loss == "logistic":
-            raise DataError("a logistic model needs its two class labels, but classes is None")
+        if LOSSES[model.loss].of_classes:
+            raise DataError(f"a {model.loss} model needs its class labels, but classes is None")
         return
-    if outputs != 1 or len({(type(c), c) for c in model.classes}) != 2 or len(model.classes) != 2:
+    different = len({(type(c), c) for c in model.classes})
+    if len(model.targets) != 1 or different < 2 or different != len(model.classes):
         raise DataError(
-            f"a classifier has one target and two different classes, not {outputs} target(s) "
-            f"and classes {model.classes!r:.80}"
+            f"a classifier has one target and two or more different classes, not "
+            f"{len(model.targets)} target(s) and classes {model.classes!r:.80}"
         )
+    if LOSSES[model.loss].coupled and different == 2:
+        raise DataError(f"the {model.loss} loss takes three or more classes, not two")
 
 
 def _plain_label(label: Any) -> ClassLabel:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError, UsageError
+from .losses import probabilities
 from .model import LinearModel
 from .umask import masked
 
@@ -61,7 +62,7 @@ def open_writer(path: Path, model: LinearModel, *, force: bool) -> Iterator[Writ
 
 @contextmanager
 def _open_npy(file: BinaryIO, suffix: str, model: LinearModel) -> Iterator[Write]:
-    outputs = len(model.targets)
+    outputs = len(model.targets)  # of a classifier there is one
     # NumPy pads the header so that the number of rows can grow in place.
     empty = model.predict(np.zeros((1, len(model.columns))))[:0]
     if model.classes is not None:
@@ -94,15 +95,18 @@ def _open_table(file: BinaryIO, suffix: str, model: LinearModel) -> Iterator[Wri
     import pyarrow as pa
 
     def table(values: npt.NDArray[np.float64]) -> pa.Table:
-        predicted = model.predict(values)
+        margins = model.decision_function(values)
+        predicted = model.from_margins(margins)
         if model.classes is None:
             parts = predicted.reshape(len(values), -1)
             columns = {name: pa.array(parts[:, i]) for i, name in enumerate(model.targets)}
         else:
-            columns = {
-                model.targets[0]: pa.array(predicted.tolist()),
-                f"probability_{model.classes[1]}": pa.array(model.predict_proba(values)[:, 1]),
-            }
+            columns = {model.targets[0]: pa.array(predicted.tolist())}
+            if model.probabilistic:
+                shares = probabilities(model.loss, margins)
+                first = 1 if len(model.classes) == 2 else 0
+                for k, label in enumerate(model.classes[first:], first):
+                    columns[f"probability_{label}"] = pa.array(shares[:, k])
         return pa.table(columns)
 
     schema = table(np.zeros((1, len(model.columns)))).schema

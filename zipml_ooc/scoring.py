@@ -20,8 +20,10 @@ from .dataset import Dataset, open_dataset
 from .dataset_spec import ATTRIBUTE
 from .errors import DataError, UsageError
 from .features import FeatureEncoder
+from .losses import LOSSES
 from .metrics import ClassificationMetrics, RegressionMetrics
 from .model import LinearModel, load_model
+from .multiclass_metrics import MulticlassMetrics
 from .predictions import open_writer
 from .sources import SourceOptions, open_source
 from .stores import open_store
@@ -66,7 +68,9 @@ def evaluate(
     -------
     dict
         ``rows, loss, r2, rmse, mae`` or ``rows, loss, accuracy, log_loss, auc``. The squared
-        loss is half of the mean squared error, summed over outputs.
+        loss is half of the mean squared error, summed over outputs; the other losses are those
+        that the model minimised. ``log_loss`` is None where there are no probabilities; ``auc``
+        is that of the second class, or the mean over three and more.
 
     Raises
     ------
@@ -74,26 +78,30 @@ def evaluate(
         Columns or targets that the model does not know, or values that cannot be used.
     """
     fitted = model if isinstance(model, LinearModel) else load_model(model)
-    metrics: RegressionMetrics | ClassificationMetrics = (
-        RegressionMetrics(len(fitted.targets))
-        if fitted.classes is None
-        else ClassificationMetrics()
-    )
+    metrics = _metrics(fitted)
     done = 0
     for rows in _rows(fitted, data, source_options, target_needed=True):
         margin = fitted.decision_function(rows.values)
         target = rows.target
         assert target is not None
-        if isinstance(metrics, ClassificationMetrics):
-            metrics.update(target.reshape(-1), margin[:, 0])
-        else:
-            metrics.update(target.reshape(len(margin), -1), margin)
+        metrics.update(target.reshape(len(margin), -1), margin)
         done += len(margin)
         if progress is not None:
             progress(done, None)
     if done == 0:
         raise DataError(f"{data}: no rows to score")
     return metrics.result()
+
+
+def _metrics(model: LinearModel) -> RegressionMetrics | ClassificationMetrics | MulticlassMetrics:
+    if model.classes is None:
+        delta = model.record.get("huber_delta") if model.loss == "huber" else None
+        return RegressionMetrics(len(model.targets), delta)
+    # The squared loss on classes is that on -1 and 1.
+    loss = model.loss if LOSSES[model.loss].of_classes else "ls-svm"
+    if len(model.classes) == 2:
+        return ClassificationMetrics(loss)
+    return MulticlassMetrics(len(model.classes), loss)
 
 
 def predict(
@@ -112,8 +120,9 @@ def predict(
     model, data, source_options
         As for `evaluate`.
     out : path ending in .csv, .parquet or .npy
-        One row for each row of the data. Tables have a column for each target, and for classes a
-        column ``probability_<class>`` of the second class; npy files hold the predictions alone.
+        One row for each row of the data. Tables have a column for each target, and for classes
+        with probabilities a column ``probability_<class>`` of the second class, or of each of
+        three and more; npy files hold the predictions alone.
     force : bool
         Replace an existing file.
 

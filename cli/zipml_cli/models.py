@@ -18,6 +18,8 @@ def train(
     dataset: opt.DatasetPath,
     out: opt.ModelOut = None,
     loss: opt.LossName = opt.Loss.AUTO,
+    multiclass: opt.MulticlassName = opt.Multiclass.AUTO,
+    huber_delta: opt.HuberDelta = 1.345,
     l1: opt.L1 = 0.0,
     l2: opt.L2 = 0.0,
     sampling: opt.SamplingName = opt.Sampling.AUTO,
@@ -59,6 +61,8 @@ def train(
       zipml train houses.zarr --out houses.zipml --l2 1e-3 --force
       zipml train houses.zarr --out sparse.zipml --l1 0.01
       zipml train houses.zarr --solver gram --l2-path 0,1e-4,1e-2 --validation 0.1
+      zipml train houses.zarr --out houses.zipml --loss huber --huber-delta 1
+      zipml train digits.zarr --out digits.zipml --loss squared-hinge
       zipml train houses.zarr --validation 0.1 --patience 3 --json
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
@@ -72,6 +76,8 @@ def train(
 
     train_options = TrainOptions(
         loss=loss.value,
+        multiclass=multiclass.value,
+        huber_delta=huber_delta,
         l1=l1,
         l2=l2,
         sampling=sampling.value,
@@ -232,8 +238,8 @@ def predict(
 ) -> None:
     """Write a model's predictions for data.
 
-    The data need no target. Tables get a column for each target, and for
-    classes the probability of the second one.
+    The data need no target. Tables get a column for each target, and where the
+    loss knows probabilities that of the second of two classes, or of all.
 
     \b
     Examples:

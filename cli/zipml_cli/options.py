@@ -78,7 +78,20 @@ class Loss(StrEnum):
 
     AUTO = "auto"
     SQUARED = "squared"
+    HUBER = "huber"
     LOGISTIC = "logistic"
+    HINGE = "hinge"
+    SQUARED_HINGE = "squared-hinge"
+    LS_SVM = "ls-svm"
+    SOFTMAX = "softmax"
+
+
+class Multiclass(StrEnum):
+    """What to do with three and more classes."""
+
+    AUTO = "auto"
+    OVR = "ovr"
+    SOFTMAX = "softmax"
 
 
 class Sampling(StrEnum):
@@ -332,7 +345,28 @@ ModelOut = Annotated[
     typer.Option("--out", metavar="FILE", help="Where the model goes; not saved without it."),
 ]
 LossName = Annotated[
-    Loss, typer.Option("--loss", help="auto: logistic for classes, squared for numbers.")
+    Loss,
+    typer.Option(
+        "--loss",
+        help="squared and huber take numbers, the others classes; auto: logistic for classes, "
+        "squared for numbers.",
+    ),
+]
+MulticlassName = Annotated[
+    Multiclass,
+    typer.Option(
+        "--multiclass",
+        help="Three and more classes: each against the rest, or all together; auto: softmax for "
+        "the logistic loss, else ovr.",
+    ),
+]
+HuberDelta = Annotated[
+    float,
+    typer.Option(
+        "--huber-delta",
+        metavar="NUMBER",
+        help="Where Huber's loss becomes linear, in standard deviations of the target.",
+    ),
 ]
 L1 = Annotated[
     float,

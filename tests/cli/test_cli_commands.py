@@ -57,13 +57,14 @@ def test_option_names_are_those_of_the_library():
         (opt.Scale, SCALES),
         (opt.Nan, NAN_POLICIES),
         (opt.Format, FORMATS),
-        (opt.Loss, train_options.LOSSES),
+        (opt.Loss, train_options.LOSS_CHOICES),
         (opt.Sampling, train_options.SAMPLINGS),
         (opt.DoubleForm, train_options.DOUBLE_FORMS),
         (opt.Arithmetic, train_options.ARITHMETICS),
         (opt.Solver, train_options.SOLVERS),
         (opt.Schedule, train_options.SCHEDULES),
         (opt.GradientNorm, train_options.GRADIENT_NORMS),
+        (opt.Multiclass, train_options.MULTICLASS),
     ):
         assert [n.value for n in names] == list(known)
 
@@ -230,7 +231,8 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     out = tmp_path / "m.zipml"
     out.write_text("old")
     zipml(
-        "train", samples.dataset, "--out", out, "--loss", "squared", "--l2", "0.5",
+        "train", samples.dataset, "--out", out, "--loss", "huber", "--l2", "0.5",
+        "--multiclass", "ovr", "--huber-delta", "0.75",
         "--sampling", "double", "--double-form", "split",
         "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
         "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
@@ -241,8 +243,8 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
-        "loss": "squared", "l2": 0.5, "sampling": "double", "double_form": "split",
-        "arithmetic": "int16", "epochs": 4,
+        "loss": "huber", "multiclass": "ovr", "huber_delta": 0.75, "l2": 0.5,
+        "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
         "l1": 0.125, "solver": "sgd", "l2_path": [], "schedule": "cosine", "momentum": 0.5,

@@ -131,7 +131,7 @@ def test_a_dataset_without_target_cannot_be_trained_on(zipml, samples, tmp_path,
 
 
 WRONG_TRAINING = {
-    "loss": (("--loss", "hinge"), ("hinge", "auto", "squared", "logistic")),
+    "loss": (("--loss", "cubic"), ("cubic", "auto", "squared", "softmax")),
     "loss-of-numbers": (("--loss", "logistic"), ()),
     "l2": (("--l2", "-1"), ("l2", "-1")),
     "l2-nan": (("--l2", "nan"), ("l2", "nan")),

@@ -14,12 +14,13 @@ from tables import classes_npz, compressed, regression_npz
 from zipml_ooc import TrainOptions, UsageError, train
 from zipml_ooc.training import TrainingError
 from zipml_ooc.training.plan import Plan, make_plan
+from zipml_ooc.training.problem import make_problem
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "hinge"}, "loss must be one of"),
+        ({"loss": "cubic"}, "loss must be one of"),
         ({"sampling": "triple"}, "sampling must be one of"),
         ({"double_form": "x"}, "double form must be one of"),
         ({"arithmetic": "int4"}, "arithmetic must be one of"),
@@ -157,8 +158,37 @@ def test_losses_need_the_targets_they_fit(tmp_path: Path) -> None:
         train(bare)
     np.savez(tmp_path / "k.npz", X=np.eye(3).repeat(50, 0), y=np.repeat(["a", "b", "c"], 50))
     three = compressed(tmp_path / "k.npz", tmp_path / "k")
-    with pytest.raises(UsageError, match="3 classes and training takes two"):
-        train(three)
+    for options, message in (
+        ({"loss": "huber"}, "huber loss needs numbers"),
+        ({"loss": "hinge", "multiclass": "softmax"}, "goes with the logistic loss"),
+        ({"loss": "softmax", "multiclass": "ovr"}, "takes all classes together"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(three, TrainOptions(**options))
+    with pytest.raises(UsageError, match="softmax loss needs classes"):
+        train(numbers, TrainOptions(loss="softmax"))
+
+
+@pytest.mark.parametrize(
+    ("options", "two", "three"),
+    [
+        ({}, "logistic", "softmax"),
+        ({"loss": "logistic"}, "logistic", "softmax"),
+        ({"loss": "softmax"}, "logistic", "softmax"),
+        ({"multiclass": "softmax"}, "logistic", "softmax"),
+        ({"multiclass": "ovr"}, "logistic", "logistic"),
+        ({"loss": "hinge"}, "hinge", "hinge"),
+        ({"loss": "ls-svm", "multiclass": "ovr"}, "ls-svm", "ls-svm"),
+    ],
+)
+def test_the_loss_of_classes_follows_from_their_number(
+    options: dict[str, Any], two: str, three: str, tmp_path: Path
+) -> None:
+    for count, expected in ((2, two), (3, three)):
+        labels = np.repeat(["a", "b", "c"][:count], 50)
+        np.savez(tmp_path / "k.npz", X=np.eye(count).repeat(50, 0), y=labels)
+        dataset = compressed(tmp_path / "k.npz", tmp_path / str(count))
+        assert make_problem(dataset.spec, TrainOptions(**options)).loss == expected
 
 
 @pytest.mark.parametrize(

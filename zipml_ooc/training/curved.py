@@ -15,15 +15,17 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
+from ..losses import row_losses
 from .loading import load_tiles
 from .problem import F32, F64, Problem
-from .tasks import Job, loss_and_curvature
+from .tasks import Job
 
 __all__ = ["applies", "code_variances", "curved_variance"]
 
 _VALUES, _LEAST_ROWS, _MOST_ROWS = 1 << 23, 4096, 1 << 16
 _MOST_WINDOWS = 8
 _MOST_TABLE_BITS = 8
+_MOST_OUTPUTS = 64
 _TOP = 65535
 
 
@@ -32,6 +34,7 @@ def applies(problem: Problem, *, by_row: bool) -> bool:
     return (
         problem.corrected
         and problem.loss == "logistic"
+        and problem.outputs <= _MOST_OUTPUTS
         and not by_row
         and not problem.woven  # tables stand in the place of packed codes only
         and (problem.tables is not None or problem.samples == 2)
@@ -101,7 +104,8 @@ def curved_variance(job: Job, base: Problem, model: F64, intercept: F64) -> F32:
     loaded = load_tiles(dataset, base, tiles)
     margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
     target = loaded.ordered_targets()
-    curvature = loss_and_curvature(base.loss, margin.astype(np.float64), target)[1]
+    # That of the logistic loss is the same for both classes: codes need not be told apart.
+    curvature = row_losses(base.loss, margin.astype(np.float64), target, base.huber_delta)[1]
     weights = load_tiles(dataset, _weights(base), tiles).batch
     weighted, plain = np.empty(model.shape), np.empty(model.shape)
     weights.gradient(np.ascontiguousarray(curvature, np.float32), weighted)

@@ -75,8 +75,7 @@ class Watch:
     ) -> None:
         self._problem, self._corrects = problem, problem.corrected and schedule.shrinkage > 0
         self._steps, self._schedule, self._weak = steps, schedule, weak
-        squared = problem.loss == "squared"
-        self._at_zero = 0.5 * problem.outputs if squared else math.log(2.0)
+        self._at_zero = problem.loss_at_zero
         self._loss = self._at_zero
         self._least = self._looked = self._smallest = math.inf
         self._travelled = 0.0

@@ -26,7 +26,7 @@ class LoadedTiles:
     Attributes
     ----------
     batch : TileBatch
-    targets : list of (rows of chunk, outputs) float32
+    targets : list of (rows of chunk, outputs) float32, or of class codes (rows of chunk, 1)
     chunks : list of EncodedChunk
     tiles : (count, 2) uint32
         Chunk in this list, and tile in the chunk.
@@ -41,8 +41,13 @@ class LoadedTiles:
     tiles: npt.NDArray[np.uint32]
     bytes_read: int
 
+    @property
+    def chunk_bytes(self) -> dict[int, int]:
+        """Size of each encoded chunk, by its first tile."""
+        return {c.header.first_tile: c.header.total_size for c in self.chunks}
+
     def ordered_targets(self) -> F32:
-        """Targets of the rows, in the order of the tiles: (rows, outputs)."""
+        """Targets of the rows, in the order of the tiles: (rows, outputs), or class codes."""
         parts = [
             self.targets[c][t * TILE_ROWS : (t + 1) * TILE_ROWS] for c, t in self.tiles.tolist()
         ]

@@ -419,6 +419,8 @@ class _Run:
             "epochs": [{k: v for k, v in asdict(r).items() if k in kept} for r in records],
             "source": dict(spec.source),
         }
+        if self._problem.loss == "huber":
+            record["huber_delta"] = self._problem.huber_delta * float(self._problem.target_std[0])
         return LinearModel(
             loss=self._problem.loss,
             coef=coef,

@@ -9,6 +9,7 @@ from typing import Any
 from zipml_codecs import TILE_ROWS
 
 from ..errors import UsageError
+from ..losses import LOSSES
 from .precision import parse_bits
 from .schedules import SCHEDULES
 
@@ -16,14 +17,16 @@ __all__ = [
     "ARITHMETICS",
     "DOUBLE_FORMS",
     "GRADIENT_NORMS",
-    "LOSSES",
+    "LOSS_CHOICES",
+    "MULTICLASS",
     "SAMPLINGS",
     "SCHEDULES",
     "SOLVERS",
     "TrainOptions",
 ]
 
-LOSSES = ("auto", "squared", "logistic")
+LOSS_CHOICES = ("auto", *LOSSES)
+MULTICLASS = ("auto", "ovr", "softmax")
 SAMPLINGS = ("auto", "double", "corrected", "naive")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
@@ -40,8 +43,15 @@ class TrainOptions:
 
     Parameters
     ----------
-    loss : {"auto", "squared", "logistic"}
-        ``auto``: logistic for classes, squared otherwise.
+    loss : {"auto", "squared", "huber", "logistic", "hinge", "squared-hinge", "ls-svm", "softmax"}
+        ``squared`` and ``huber`` take numbers, the others classes. ``auto``: logistic for classes,
+        squared otherwise.
+    multiclass : {"auto", "ovr", "softmax"}
+        Three and more classes: one output for each, trained against the rest, or all of them
+        together. ``auto``: softmax for the logistic loss, else one against the rest.
+    huber_delta : float
+        Distance from the target at which Huber's loss becomes linear, in standard deviations of
+        the target.
     l2 : float
         Strength of the penalty ``l2 / 2 * |coef|**2`` on the coefficients of the stored columns,
         beside the mean loss of a row.
@@ -112,6 +122,8 @@ class TrainOptions:
     """
 
     loss: str = "auto"
+    multiclass: str = "auto"
+    huber_delta: float = 1.345
     l1: float = 0.0
     l2: float = 0.0
     sampling: str = "auto"
@@ -138,7 +150,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("loss", self.loss, LOSSES),
+            ("loss", self.loss, LOSS_CHOICES),
+            ("multiclass", self.multiclass, MULTICLASS),
             ("sampling", self.sampling, SAMPLINGS),
             ("double form", self.double_form, DOUBLE_FORMS),
             ("arithmetic", self.arithmetic, ARITHMETICS),
@@ -148,6 +161,8 @@ class TrainOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        delta = self.huber_delta
+        _require(1e-6 <= delta <= 1e6, "Huber's delta", delta, "1e-6 to 1e6")
         for name, strength in (("l1", self.l1), ("l2", self.l2)):
             _require(0 <= strength <= _MAX_L2, name, strength, f"0 to {_MAX_L2:g}")
         for strength in self.l2_path:

@@ -8,6 +8,7 @@ could not take up a shift: then nothing is centred, and the mean square is one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,14 @@ from zipml_codecs.tables import code_entries, grid_steps, table_bits_of
 
 from ..dataset_spec import DatasetSpec
 from ..errors import UsageError
+from ..losses import LOSSES
 from .options import TrainOptions
 
 __all__ = ["Problem", "make_problem"]
 
 # A penalty beyond this holds a coefficient at zero all the same, and float32 can hold it.
 _LARGEST_L2 = 1e30
+_MAX_COUPLED_OUTPUTS = 64
 # Integers pay from so many columns on, and sums of so many products of a code and an int8 fit 32
 # bits.
 _INTEGER_COLUMNS = range(32, (1 << 17) + 1)
@@ -40,7 +43,12 @@ class Problem:
 
     Attributes
     ----------
-    loss : {"squared", "logistic"}
+    loss : str
+        A name of `zipml_ooc.losses.LOSSES`.
+    huber_delta : float
+        In scaled coordinates, as all below.
+    class_codes : bool
+        Whether targets are class codes, one a row, and outputs are the classes.
     estimator : {"mean", "split"}
         How a stored code enters the gradient: as it is (the mean of its samples), or split.
     corrected : bool
@@ -66,6 +74,8 @@ class Problem:
     """
 
     loss: str
+    huber_delta: float
+    class_codes: bool
     estimator: str
     corrected: bool
     arithmetic: str
@@ -92,12 +102,20 @@ class Problem:
         return len(self.offset)
 
     @property
+    def loss_at_zero(self) -> float:
+        """Mean loss of a row under the zero model, in scaled coordinates; of numbers, at most."""
+        loss = LOSSES[self.loss]
+        return math.log(self.outputs) if loss.coupled else loss.at_zero * self.outputs
+
+    @property
     def loss_unit(self) -> float:
         """What a loss in scaled coordinates is to be multiplied by."""
-        return float(self.target_std[0] ** 2) if self.loss == "squared" else 1.0
+        return 1.0 if LOSSES[self.loss].of_classes else float(self.target_std[0] ** 2)
 
     def scale_target(self, target: F64) -> F32:
-        """Targets in scaled coordinates."""
+        """Targets in scaled coordinates; class codes as they are."""
+        if LOSSES[self.loss].of_classes:
+            return target.astype(np.float32)
         return ((target - self.target_mean) / self.target_std).astype(np.float32)
 
     def to_model(self, model: npt.NDArray[np.floating], intercept: F64) -> tuple[F64, F64]:
@@ -111,25 +129,30 @@ def resolve_loss(spec: DatasetSpec, options: TrainOptions) -> str:
     """Choose the loss and check that it fits the target."""
     if spec.task is None:
         raise UsageError("the dataset holds no target: compress the source again with --target")
-    classes = spec.classes
-    loss = options.loss
+    classes, loss = spec.classes, options.loss
     if loss == "auto":
         loss = "squared" if classes is None else "logistic"
-    if loss == "logistic" and classes is None:
+    if LOSSES[loss].of_classes and classes is None:
         raise UsageError(
-            f"the logistic loss needs classes and target {spec.targets[0]!r} holds numbers: "
+            f"the {loss} loss needs classes and target {spec.targets[0]!r} holds numbers: "
             "compress with --task classification, or use --loss squared"
         )
-    if loss == "squared" and classes is not None:
+    if not LOSSES[loss].of_classes and classes is not None:
         raise UsageError(
-            f"the squared loss needs numbers and target {spec.targets[0]!r} holds classes: "
-            "compress with --task regression, or use --loss logistic"
+            f"the {loss} loss needs numbers and target {spec.targets[0]!r} holds classes: "
+            "compress with --task regression, or use --loss logistic or ls-svm"
         )
-    if classes is not None and len(classes) > 2:
+    together = loss == "softmax" or options.multiclass == "softmax"
+    if options.multiclass == "softmax" and loss not in ("logistic", "softmax"):
         raise UsageError(
-            f"target {spec.targets[0]!r} has {len(classes)} classes and training takes two: "
-            "compress a source with two classes, or numeric labels with --task regression"
+            f"--multiclass softmax goes with the logistic loss, not with {loss}: use ovr"
         )
+    if loss == "softmax" and options.multiclass == "ovr":
+        raise UsageError("--loss softmax takes all classes together: use logistic for ovr")
+    if classes is not None and loss in ("logistic", "softmax"):
+        # Softmax of two classes is the logistic loss of the difference of their margins.
+        together |= options.multiclass == "auto"
+        return "softmax" if together and len(classes) > 2 else "logistic"
     return loss
 
 
@@ -184,8 +207,12 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         step = (spec.upper.astype(np.float64) - lower) / steps
         offset, centre = (lower - mean) / std, np.zeros(len(mean))
     outputs = len(spec.targets)
+    if spec.classes is not None and len(spec.classes) > 2:
+        outputs = len(spec.classes)
+    # The correction of softmax takes the product of all pairs of outputs: too many for it.
+    uncorrected = loss == "softmax" and outputs > _MAX_COUPLED_OUTPUTS
     target_mean, target_std = np.zeros(outputs), np.ones(outputs)
-    if loss == "squared" and spec.target_statistics is not None:
+    if not LOSSES[loss].of_classes and spec.target_statistics is not None:
         # One unit for all outputs, so that the sum of their losses keeps its meaning.
         target_mean, spread = spec.target_statistics.mean, spec.target_statistics.std
         if not options.fit_intercept:
@@ -194,15 +221,17 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         target_std = np.full(outputs, largest if largest > 0 else 1.0)
     return Problem(
         loss=loss,
+        huber_delta=options.huber_delta,
+        class_codes=spec.classes is not None and outputs > 1,
         estimator="split" if sampling == "double" and options.double_form == "split" else "mean",
-        corrected=sampling != "naive",
+        corrected=sampling != "naive" and LOSSES[loss].corrected and not uncorrected,
         arithmetic=resolve_arithmetic(len(mean), options),
         outputs=outputs,
         stored_bits=q.stored_bits,
         offset=offset.astype(np.float32),
         slope=(step / std / q.samples).astype(np.float32),
         centre=centre.astype(np.float32),
-        variance=(spec.variance / q.samples / std**2).astype(np.float32),
+        variance=(spec.variance / q.samples / std**2).astype(np.float32) * (not uncorrected),
         l2=np.minimum(options.l2 / std**2, _LARGEST_L2).astype(np.float32),
         column_mean=mean,
         column_std=std,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
+from ..losses import LOSSES
 from .loading import LoadedTiles, load_tiles
 from .plan import Plan
-from .problem import F64, Problem
+from .problem import F32, F64, Problem
 from .shrinkage import Whitened, choose, lanczos, rounded_down, whiten, whiten_products
 from .tasks import Job
 
@@ -95,7 +96,9 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
     cross = np.zeros((problem.outputs, problem.columns))
     if not len(tiles):
         return Spectrum(0, 1, moments, cross, 0.0, 0.0, 0.0)
-    loaded = load_tiles(open_cached(job.path), problem, np.sort(tiles))
+    # Several classes are looked at one by one: targets for all of them at once would be many.
+    single = replace(problem, outputs=1) if problem.class_codes else problem
+    loaded = load_tiles(open_cached(job.path), single, np.sort(tiles))
     rows = loaded.batch.rows
     training = max(rows, (plan.tiles - plan.validation_tiles) * TILE_ROWS)
     if len(tiles) == plan.tiles - plan.validation_tiles:
@@ -104,13 +107,23 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
     loaded.batch.square_norms(norms)
     squares = norms.astype(np.float64)
     norm2, norm4 = float(squares.sum()), float(np.square(squares).sum())
-    target = loaded.ordered_targets()
-    if problem.loss == "logistic":
-        target = np.where(target > 0.5, np.float32(1), np.float32(-1))
-    loaded.batch.gradient(np.ascontiguousarray(target), cross)
-    power = float(np.square(target - target.mean(axis=0, dtype=np.float64)).sum())
+    power = 0.0
+    for outputs, target in _targets(loaded, problem):
+        loaded.batch.gradient(target, cross[outputs])
+        power += float(np.square(target - target.mean(axis=0, dtype=np.float64)).sum())
     sums = rows, training, _moments(loaded, problem) if dense else None, cross, power, norm2, norm4
-    return Spectrum(*sums) if dense else Spectrum(*sums, *_free(loaded, problem, cross / rows))
+    return Spectrum(*sums) if dense else Spectrum(*sums, *_free(loaded, single, cross / rows))
+
+
+def _targets(loaded: LoadedTiles, problem: Problem) -> Iterator[tuple[slice, F32]]:
+    """Numbers, or -1 and 1 for classes, of as many outputs at a time as `loaded` has."""
+    target = loaded.ordered_targets()
+    if not LOSSES[problem.loss].of_classes:
+        yield slice(None), target
+        return
+    for k in range(problem.outputs):
+        own = target == (k if problem.class_codes else 1)
+        yield slice(k, k + 1), np.where(own, np.float32(1), np.float32(-1))
 
 
 def _moments(loaded: LoadedTiles, problem: Problem) -> F64:
@@ -159,9 +172,9 @@ def step_size(spectrum: Spectrum, problem: Problem, batch_rows: int) -> float:
     """Choose the step: half of what mini-batch SGD on a quadratic bears.
 
     The bound is 2 / (curvature (largest eigenvalue + R2 / batch)), R2 = E|x|^4 / E|x|^2 with the
-    intercept's constant column counted in; the curvature of the logistic loss is at most 1/4.
+    intercept's constant column counted in; the curvature is the largest of the loss.
     """
-    curvature = 0.25 if problem.loss == "logistic" else 1.0
+    curvature = LOSSES[problem.loss].curvature
     if spectrum.rows == 0 or spectrum.norm2 == 0:
         return 1.0 / curvature / 2
     if spectrum.moments is not None:

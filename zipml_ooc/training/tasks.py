@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
+from ..losses import LOSSES, summed_loss
 from .channels import Channel
 from .loading import load_tiles
 from .plan import Plan, Step
@@ -25,6 +26,8 @@ __all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient",
 
 # Tiles whose gradients are added in single precision before doubles take over.
 _GRADIENT_TILES = 4
+# Margins that are held at once.
+_MARGINS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
         draw=epoch,
         out=out,
         intercept_out=intercept_out,
+        huber_delta=problem.huber_delta,
     )
     return FullGradient(out, intercept_out, loss_sum, rows, loaded.bytes_read)
 
@@ -143,6 +147,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         ),
         seed=plan.seed,
         draw=step.epoch,
+        huber_delta=problem.huber_delta,
         momentum=schedule.momentum,
         velocity=velocity,
         intercept_velocity=intercept_velocity,
@@ -183,23 +188,26 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
     tiles = plan.held_out_tiles(window) if held_out else plan.kept_tiles(window)
     if not len(tiles):
         return Score(0.0, 0, 0)
-    loaded = load_tiles(open_cached(job.path), problem, tiles)
-    margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
-    target = loaded.ordered_targets()
-    rounding = (problem.variance.astype(np.float64) * model**2).sum(axis=1)
-    loss, curvature = loss_and_curvature(problem.loss, margin.astype(np.float64), target)
-    value = loss.sum() - 0.5 * (curvature.sum(axis=0) * rounding).sum()
-    return Score(float(value), len(margin), loaded.bytes_read)
-
-
-def loss_and_curvature(loss: str, margin: F64, target: npt.NDArray[np.floating]) -> tuple[F64, F64]:
-    """Loss and its second derivative by the margin, elementwise."""
-    if loss == "squared":
-        return 0.5 * (margin - target) ** 2, np.ones_like(margin)
-    signed = np.where(target > 0.5, margin, -margin)
-    tail = np.exp(-np.abs(signed))
-    value = np.log1p(tail) + np.maximum(-signed, 0.0)
-    return value, tail / (1.0 + tail) ** 2
+    # A row has as many margins as outputs: as many tiles at a time as keep them few.
+    at_once = max(1, _MARGINS // (TILE_ROWS * problem.outputs))
+    scaled = model * problem.variance
+    noise = scaled @ model.T if LOSSES[problem.loss].coupled else np.diag((scaled * model).sum(1))
+    loss_sum, rows = 0.0, 0
+    sizes: dict[int, int] = {}
+    for start in range(0, len(tiles), at_once):
+        part = tiles[start : start + at_once]
+        loaded = load_tiles(open_cached(job.path), problem, part)
+        margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
+        loss_sum += summed_loss(
+            problem.loss,
+            margin.astype(np.float64),
+            loaded.ordered_targets(),
+            huber_delta=problem.huber_delta,
+            noise=noise,
+        )
+        rows += len(margin)
+        sizes |= loaded.chunk_bytes
+    return Score(loss_sum, rows, sum(sizes.values()))
 
 
 def total(scores: Sequence[Score]) -> Score:
