@@ -6,6 +6,7 @@ destination and renamed when it is whole, so that a failure leaves the destinati
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .errors import DataError, UsageError
 from .features import FeatureEncoder
 from .level_fitting import LevelGatherer
 from .sources import Source, SourceOptions, open_source
+from .sources.weights import WeightedSource
 from .statistics import ColumnStatistics, StatisticsAccumulator
 from .targets import TargetEncoder, TargetScan
 
@@ -59,6 +61,9 @@ class CompressOptions:
         Refuse missing values, or put the column's mean over the whole source in their place.
     categorical : {"error", "one-hot"}
         What to do with text columns.
+    weight : str, optional
+        Numeric column that says how often each row counts in training, zero or more. It is no
+        feature then.
     chunk_rows : int, optional
         Rows of a chunk, rounded up to whole tiles of 64; by default about four million values.
     zarr_format : {2, 3}
@@ -77,6 +82,7 @@ class CompressOptions:
     standardize: bool = True
     nan: str = "error"
     categorical: str = "error"
+    weight: str | None = None
     chunk_rows: int | None = None
     zarr_format: int = 3
     threads: int | None = None
@@ -170,6 +176,8 @@ def compress(
     place = _check_destination(dest, force=force)
     report = progress or (lambda stage, done, total: None)
     source = open_source([os.fspath(p) for p in paths], source_options)
+    if options.weight is not None:
+        source = WeightedSource(source, options.weight)
     _refuse_overlap(source, place)
     encoder = FeatureEncoder.fit(source, options.categorical, _STATISTICS_ROWS)
     statistics, target, fitted = _first_pass(source, encoder, options, report)
@@ -208,7 +216,7 @@ def _first_pass(
         missing = options.nan == "mean"
         gatherer = LevelGatherer(len(encoder.names), options.quantizer, missing=missing)
     scan = TargetScan(source.targets, options.task) if source.targets else None
-    rows = 0
+    rows, weight = 0, 0.0
     for block in source.blocks(_STATISTICS_ROWS):
         values = encoder.transform(block)
         _refuse_values(values, block, encoder, source, nan=options.nan)
@@ -217,11 +225,19 @@ def _first_pass(
             gatherer.update(values)
         if scan is not None and block.target is not None:
             scan.update(block.target, block.first_row)
+        if block.weight is not None:
+            weight += float(block.weight.sum())
         rows += block.rows
         report("statistics", rows, None)
     statistics = accumulator.result()
     if rows == 0:
         raise DataError(f"{', '.join(source.paths)}: no rows")
+    if options.weight is not None and not 0 < weight < math.inf:
+        raise DataError(
+            f"{', '.join(source.paths)}: the weights {options.weight!r} of its {rows:,} rows "
+            f"(0 to {rows - 1:,}) add up to {weight:g}: at least one must be above 0, and their "
+            "sum finite"
+        )
     _refuse_columns(statistics, encoder, options)
     target = scan.result() if scan is not None else None
     return statistics, target, gatherer.fit(statistics) if gatherer is not None else None

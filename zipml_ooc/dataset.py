@@ -165,6 +165,19 @@ class Dataset:
             )
         return target
 
+    def read_weight(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Read the weights of a range of rows of a dataset that has them: (rows,)."""
+        try:
+            weight = np.asarray(self._group["sample_weight"][start:stop], np.float64)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise DataError(f"the weights of {self.path} cannot be read: {error}") from error
+        if weight.shape != (stop - start,) or not (np.isfinite(weight) & (weight >= 0)).all():
+            raise DataError(
+                f"the weights of {self.path} are missing or damaged between rows {start} and "
+                f"{stop}: compress the source again"
+            )
+        return weight
+
 
 def _parse_whole(data: memoryview) -> EncodedChunk:
     body = data[:-_CHECKSUM_BYTES]

@@ -22,6 +22,9 @@ ATTRIBUTE = "zipml"
 _MAJOR = 1
 VERSION, _TABLES_VERSION, _WEAVED_VERSION = "1.0", "1.1", "1.2"
 
+# Fields that are left out where there are none, as in version 1.0.
+_OPTIONAL = ("level_tables", "precision_variance", "weight")
+
 
 @dataclass(frozen=True)
 class LevelTables:
@@ -86,6 +89,9 @@ class DatasetSpec:
         None for equally spaced levels.
     precision_variance : (precisions, columns) float64, or None
         Of the weaved layout: `variance` at each of the quantiser's precisions.
+    weight : str or None
+        Name of the source's column of weights, which are in the array ``sample_weight``; None where
+        every row counts once.
     """
 
     rows: int
@@ -107,16 +113,18 @@ class DatasetSpec:
     source: Mapping[str, Any]
     level_tables: LevelTables | None = None
     precision_variance: npt.NDArray[np.float64] | None = None
+    weight: str | None = None
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the JSON form."""
-        version = VERSION if self.level_tables is None else _TABLES_VERSION
+        plain = self.level_tables is None and self.weight is None
+        version = VERSION if plain else _TABLES_VERSION
         if self.quantizer.weaved:
             version = _WEAVED_VERSION
         out: dict[str, Any] = {"version": version, "complete": True}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("level_tables", "precision_variance") and value is None:
+            if field.name in _OPTIONAL and value is None:
                 continue  # as in version 1.0
             if isinstance(value, np.ndarray):
                 value = value.tolist()
@@ -170,6 +178,7 @@ class DatasetSpec:
                 precision_variance=np.asarray(data["precision_variance"], np.float64)
                 if quantizer.weaved
                 else None,
+                weight=data.get("weight"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the attributes of {place} are damaged: {error!r}") from error

@@ -146,7 +146,7 @@ class DatasetWriter:
         import zarr
         from zarr.errors import ZarrUserWarning
 
-        x_key, targets, group = self._create()
+        x_key, targets, weights, group = self._create()
         threads = self._options.threads or min(_MAX_THREADS, os.cpu_count() or 1)
         variance: list[npt.NDArray[Any]] = []
         rows = 0
@@ -158,6 +158,8 @@ class DatasetWriter:
                 values = self._encoder.transform(block)
                 if targets is not None and self._target is not None and block.target is not None:
                     targets[rows : rows + block.rows] = self._target.transform(block.target, rows)
+                if weights is not None and block.weight is not None:
+                    weights[rows : rows + block.rows] = block.weight
                 pending.append(pool.submit(self._encode, number, values, x_key(number)))
                 rows += block.rows
                 if len(pending) > threads:
@@ -199,7 +201,7 @@ class DatasetWriter:
         path.write_bytes(add_checksum(encoded))
         return EncodedChunk.parse(encoded).variance_sums
 
-    def _create(self) -> tuple[Callable[[int], Path], Any, Any]:
+    def _create(self) -> tuple[Callable[[int], Path], Any, Any, Any]:
         import zarr
         from numcodecs.checksum32 import CRC32C
 
@@ -234,8 +236,11 @@ class DatasetWriter:
             shape, axes = ((n,), ["row"]) if outputs == 1 else ((n, outputs), ["row", "output"])
             dtype, fill = ("i4", -1) if self._target.classes else ("f8", np.nan)
             y = create("y", shape, dtype, axes, fill_value=fill)
+        weights = None
+        if options.weight is not None:
+            weights = create("sample_weight", (n,), "f8", ["row"], fill_value=np.nan)
         root = self._workspace / "X"
-        return lambda number: root / x.metadata.encode_chunk_key((number, 0)), y, group
+        return lambda number: root / x.metadata.encode_chunk_key((number, 0)), y, weights, group
 
     def _spec(self, variance: list[npt.NDArray[Any]]) -> DatasetSpec:
         options, target, fitted = self._options, self._target, self._fitted
@@ -266,6 +271,7 @@ class DatasetWriter:
             source=self._source.fingerprint(),
             level_tables=None if fitted is None else self._level_tables(fitted),
             precision_variance=each if weaved else None,
+            weight=options.weight,
         )
 
     def _level_tables(self, fitted: FittedLevels) -> LevelTables:

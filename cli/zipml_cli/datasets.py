@@ -35,6 +35,7 @@ def compress(
     standardize: opt.Standardize = True,
     nan: opt.NanPolicy = opt.Nan.ERROR,
     categorical: opt.CategoricalPolicy = opt.Categorical.ERROR,
+    weight: opt.Weight = None,
     chunk_rows: opt.ChunkRows = None,
     seed: opt.Seed = 0,
     zarr_format: opt.ZarrFormat = 3,
@@ -57,6 +58,7 @@ def compress(
       zipml compress 'part-*.parquet' all.zarr --target -1 --bits 3
       zipml compress train.npz train.zarr --nan mean
       zipml compress train.npz any.zarr --layout weaved --bits 8 --precisions 2,4,8
+      zipml compress survey.csv survey.zarr --target income --weight households
     """
     from zipml_ooc import CompressOptions
     from zipml_ooc import compress as run
@@ -74,6 +76,7 @@ def compress(
         standardize=standardize,
         nan=nan.value,
         categorical=categorical.value,
+        weight=weight,
         chunk_rows=chunk_rows,
         zarr_format=zarr_format,
         threads=threads,

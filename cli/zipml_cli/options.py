@@ -86,6 +86,13 @@ class Loss(StrEnum):
     SOFTMAX = "softmax"
 
 
+class ClassWeight(StrEnum):
+    """Weights of classes."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
 class Multiclass(StrEnum):
     """What to do with three and more classes."""
 
@@ -301,6 +308,15 @@ CategoricalPolicy = Annotated[
     Categorical,
     typer.Option("--categorical", help="Refuse text columns, or make one column a value."),
 ]
+Weight = Annotated[
+    str | None,
+    typer.Option(
+        "--weight",
+        metavar="NAME",
+        help="Numeric column that says how often each row counts in training.",
+        show_default="every row counts once",
+    ),
+]
 ChunkRows = Annotated[
     int | None,
     typer.Option(
@@ -358,6 +374,13 @@ MulticlassName = Annotated[
         "--multiclass",
         help="Three and more classes: each against the rest, or all together; auto: softmax for "
         "the logistic loss, else ovr.",
+    ),
+]
+ClassWeightName = Annotated[
+    ClassWeight,
+    typer.Option(
+        "--class-weight",
+        help="balanced: rows of rare classes count more, rows / (classes * rows of the class).",
     ),
 ]
 HuberDelta = Annotated[

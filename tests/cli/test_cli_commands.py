@@ -65,6 +65,7 @@ def test_option_names_are_those_of_the_library():
         (opt.Schedule, train_options.SCHEDULES),
         (opt.GradientNorm, train_options.GRADIENT_NORMS),
         (opt.Multiclass, train_options.MULTICLASS),
+        (opt.ClassWeight, train_options.CLASS_WEIGHTS),
     ):
         assert [n.value for n in names] == list(known)
 
@@ -232,7 +233,7 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     out.write_text("old")
     zipml(
         "train", samples.dataset, "--out", out, "--loss", "huber", "--l2", "0.5",
-        "--multiclass", "ovr", "--huber-delta", "0.75",
+        "--multiclass", "ovr", "--huber-delta", "0.75", "--class-weight", "none",
         "--sampling", "double", "--double-form", "split",
         "--arithmetic", "int16", "--epochs", "4", "--batch-rows", "128",
         "--step-size", "0.01", "--shrinkage", "0.5", "--no-average", "--validation", "0.25",
@@ -243,7 +244,8 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
-        "loss": "huber", "multiclass": "ovr", "huber_delta": 0.75, "l2": 0.5,
+        "loss": "huber", "multiclass": "ovr", "huber_delta": 0.75,
+        "class_weight": "none", "l2": 0.5,
         "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,

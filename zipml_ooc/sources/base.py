@@ -81,11 +81,14 @@ class Block:
     target
         (rows,) or (rows, outputs); float64 with NaN for a missing value, bool, or object for
         labels with None for a missing one; None without target.
+    weight
+        (rows,) float64; None where rows count once.
     """
 
     first_row: int
     features: Array | pa.RecordBatch
     target: Array | None
+    weight: Array | None = None
 
     @property
     def rows(self) -> int:

@@ -163,6 +163,8 @@ def fit(job: Job, runner: Runner, options: TrainOptions) -> Fitted:
             f"solver gram needs the squared loss and this run has the {problem.loss} one: use "
             "--solver sgd or svrg"
         )
+    if problem.weights is not None:
+        raise UsageError("solver gram takes no weights: use --solver sgd or svrg")
     kept = job.schedule.shrinkage if problem.corrected else 0.0
     moments = gather(job, runner, held_out=False)
     there = gather(job, runner, held_out=True) if job.plan.held_out else None

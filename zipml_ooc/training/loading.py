@@ -14,7 +14,8 @@ from zipml_codecs._native import TileBatch
 
 from ..cache import ByteCache
 from ..dataset import Dataset
-from .problem import F32, Problem
+from .problem import F32, F64, Problem, RowWeights
+from .weights import chunk_weights
 
 __all__ = ["LoadedTiles", "load_tiles"]
 
@@ -33,6 +34,7 @@ class LoadedTiles:
     bytes_read : int
         Size of the encoded chunks, of weaved ones what the precision takes, whether they came
         from the store or from the cache.
+    weights : list of (rows of chunk,) float32, or None
     """
 
     batch: TileBatch
@@ -40,11 +42,26 @@ class LoadedTiles:
     chunks: list[EncodedChunk]
     tiles: npt.NDArray[np.uint32]
     bytes_read: int
+    weights: list[F32] | None = None
+
+    @property
+    def weight(self) -> float:
+        """How often the rows count together: their number, or the sum of their weights."""
+        return self.batch.rows if self.weights is None else float(self.ordered_weights().sum())
+
+    def ordered_weights(self) -> F64:
+        """Weights of the rows, in the order of the tiles."""
+        if self.weights is None:
+            return np.ones(self.batch.rows)
+        parts = [
+            self.weights[c][t * TILE_ROWS : (t + 1) * TILE_ROWS] for c, t in self.tiles.tolist()
+        ]
+        return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
 
     @property
     def chunk_bytes(self) -> dict[int, int]:
-        """Size of each encoded chunk, by its first tile."""
-        return {c.header.first_tile: c.header.total_size for c in self.chunks}
+        """What was read of each encoded chunk, by its first tile."""
+        return {c.header.first_tile: c.fetched for c in self.chunks}
 
     def ordered_targets(self) -> F32:
         """Targets of the rows, in the order of the tiles: (rows, outputs), or class codes."""
@@ -84,12 +101,23 @@ def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
     )
 
 
+def _weights(dataset: Dataset, weights: RowWeights, number: int) -> F32:
+    return _CACHE.get(
+        (dataset.store.place, dataset.stamp, "sample_weight", number, weights),
+        lambda: chunk_weights(dataset, weights, number),
+        lambda values: values.nbytes,
+    )
+
+
 def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64]) -> LoadedTiles:
     """Fetch the chunks that hold the given tiles; codes stay packed."""
     per_chunk = dataset.spec.chunk_rows // TILE_ROWS
     numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
     chunks = [_chunk(dataset, problem, number) for number in numbers.tolist()]
     targets = [_target(dataset, problem, number) for number in numbers.tolist()]
+    weights = None
+    if problem.weights is not None:
+        weights = [_weights(dataset, problem.weights, number) for number in numbers.tolist()]
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
     batch = TileBatch(
         codes=[chunk.codes for chunk in chunks],
@@ -104,6 +132,7 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
         outputs=problem.outputs,
         tables=problem.tables,
         woven=problem.woven,
+        weights=weights or [],
     )
     taken = sum(chunk.fetched for chunk in chunks)
-    return LoadedTiles(batch, targets, chunks, refs, taken)
+    return LoadedTiles(batch, targets, chunks, refs, taken, weights)

@@ -26,6 +26,7 @@ from .runner import Runner, open_runner
 from .schedules import Schedule
 from .spectrum import Spectrum, measure, sample_windows, shrinkage, step_size
 from .tasks import Anchor, FullGradient, Job, Score, advance, full_gradient, score, total
+from .weights import row_weights
 
 __all__ = ["train"]
 
@@ -83,6 +84,8 @@ def train(
         make_problem(opened.spec, replace(options, bits=bits))
         for bits in precisions_of(opened.spec, options.bits)
     ]
+    weights = row_weights(problems[0], opened, options)
+    problems = [replace(problem, weights=weights) for problem in problems]
     plan = make_plan(opened.spec, options)
     with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
         run = _Run(opened, options, problems, plan, runner)
@@ -394,8 +397,8 @@ class _Run:
         ]
         return self._runner.compute(delayed(total)(parts, dask_key_name=f"{name}-total"))  # type: ignore[no-any-return]
 
-    def _mean_loss(self, loss_sum: float, rows: int) -> float:
-        return loss_sum / max(rows, 1) * self._problem.loss_unit
+    def _mean_loss(self, loss_sum: float, rows: float) -> float:
+        return loss_sum / (rows or 1) * self._problem.loss_unit
 
     def _model(
         self, estimate: tuple[F64, F64], schedule: Schedule, records: list[EpochRecord], loss: float

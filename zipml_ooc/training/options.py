@@ -15,6 +15,7 @@ from .schedules import SCHEDULES
 
 __all__ = [
     "ARITHMETICS",
+    "CLASS_WEIGHTS",
     "DOUBLE_FORMS",
     "GRADIENT_NORMS",
     "LOSS_CHOICES",
@@ -27,6 +28,7 @@ __all__ = [
 
 LOSS_CHOICES = ("auto", *LOSSES)
 MULTICLASS = ("auto", "ovr", "softmax")
+CLASS_WEIGHTS = ("none", "balanced")
 SAMPLINGS = ("auto", "double", "corrected", "naive")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
@@ -49,6 +51,9 @@ class TrainOptions:
     multiclass : {"auto", "ovr", "softmax"}
         Three and more classes: one output for each, trained against the rest, or all of them
         together. ``auto``: softmax for the logistic loss, else one against the rest.
+    class_weight : {"none", "balanced"}
+        ``balanced``: a row counts rows / (classes * rows of its class) times, as in scikit-learn;
+        the dataset's own weights multiply it.
     huber_delta : float
         Distance from the target at which Huber's loss becomes linear, in standard deviations of
         the target.
@@ -124,6 +129,7 @@ class TrainOptions:
     loss: str = "auto"
     multiclass: str = "auto"
     huber_delta: float = 1.345
+    class_weight: str = "none"
     l1: float = 0.0
     l2: float = 0.0
     sampling: str = "auto"
@@ -152,6 +158,7 @@ class TrainOptions:
         for name, value, allowed in (
             ("loss", self.loss, LOSS_CHOICES),
             ("multiclass", self.multiclass, MULTICLASS),
+            ("class weight", self.class_weight, CLASS_WEIGHTS),
             ("sampling", self.sampling, SAMPLINGS),
             ("double form", self.double_form, DOUBLE_FORMS),
             ("arithmetic", self.arithmetic, ARITHMETICS),

@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..losses import LOSSES
 from .options import TrainOptions
 
-__all__ = ["Problem", "make_problem"]
+__all__ = ["Problem", "RowWeights", "make_problem"]
 
 # A penalty beyond this holds a coefficient at zero all the same, and float32 can hold it.
 _LARGEST_L2 = 1e30
@@ -32,6 +32,28 @@ _INTEGER_COLUMNS = range(32, (1 << 17) + 1)
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RowWeights:
+    """How often rows count.
+
+    Attributes
+    ----------
+    stored : bool
+        Whether the dataset has weights of its own.
+    by_class : tuple of float, or None
+        What those are multiplied by for each class.
+    unit : float
+        What makes the mean weight one.
+    at_zero : float
+        How much they raise the loss of the zero model for numbers.
+    """
+
+    stored: bool
+    by_class: tuple[float, ...] | None
+    unit: float
+    at_zero: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,8 @@ class Problem:
     tables : (columns, codes) uint8 or uint16, or None
     l1 : float32 or None
         As `l2`, of the absolute values.
+    weights : RowWeights or None
+        None where every row counts once.
     samples : int
         That a stored code is the sum of.
     precision : int
@@ -95,6 +119,7 @@ class Problem:
     samples: int = 1
     precision: int = 0
     woven: int = 0
+    weights: RowWeights | None = None
 
     @property
     def columns(self) -> int:
@@ -105,7 +130,8 @@ class Problem:
     def loss_at_zero(self) -> float:
         """Mean loss of a row under the zero model, in scaled coordinates; of numbers, at most."""
         loss = LOSSES[self.loss]
-        return math.log(self.outputs) if loss.coupled else loss.at_zero * self.outputs
+        raised = 1.0 if self.weights is None else self.weights.at_zero
+        return math.log(self.outputs) if loss.coupled else raised * loss.at_zero * self.outputs
 
     @property
     def loss_unit(self) -> float:

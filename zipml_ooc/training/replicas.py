@@ -31,7 +31,9 @@ class State:
         How many iterates have been summed.
     loss_sum : float
         Loss of each row with the model before its mini-batch, rounding bias removed.
-    rows, bytes_read : int
+    rows : float
+        How often the rows counted together.
+    bytes_read : int
     """
 
     model: F32
@@ -42,7 +44,7 @@ class State:
     intercept_velocity: F32 | None = None
     averaged: int = 0
     loss_sum: float = 0.0
-    rows: int = 0
+    rows: float = 0
     bytes_read: int = 0
 
     def estimate(self) -> tuple[F64, F64]:

@@ -49,6 +49,9 @@ class Spectrum:
         What the guard needs where there is no matrix.
     largest : float or None
         Bound above the eigenvalues of the mean of x x', likewise.
+    raised : float
+        How many times the curvature and the noise that a step has to bear are, at most, what they
+        would be if every row counted once.
     """
 
     rows: int
@@ -60,6 +63,7 @@ class Spectrum:
     norm4: float
     whitened: Whitened | None = None
     largest: float | None = None
+    raised: float = 1.0
 
     def __add__(self, other: Self) -> Spectrum:
         if self.moments is None or other.moments is None:
@@ -72,6 +76,7 @@ class Spectrum:
             self.power + other.power,
             self.norm2 + other.norm2,
             self.norm4 + other.norm4,
+            raised=max(self.raised, other.raised),
         )
 
 
@@ -112,7 +117,10 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
         loaded.batch.gradient(target, cross[outputs])
         power += float(np.square(target - target.mean(axis=0, dtype=np.float64)).sum())
     sums = rows, training, _moments(loaded, problem) if dense else None, cross, power, norm2, norm4
-    return Spectrum(*sums) if dense else Spectrum(*sums, *_free(loaded, single, cross / rows))
+    found = Spectrum(*sums) if dense else Spectrum(*sums, *_free(loaded, single, cross / rows))
+    if problem.weights is None:
+        return found
+    return replace(found, raised=_raised(loaded, squares + 1.0, single))
 
 
 def _targets(loaded: LoadedTiles, problem: Problem) -> Iterator[tuple[slice, F32]]:
@@ -183,7 +191,30 @@ def step_size(spectrum: Spectrum, problem: Problem, batch_rows: int) -> float:
         largest = spectrum.largest or spectrum.norm2 / spectrum.rows
     n = spectrum.rows
     with_one = (spectrum.norm4 + 2 * spectrum.norm2 + n) / (spectrum.norm2 + n)
-    return rounded_down(1.0 / (curvature * (max(largest, 1.0) + with_one / batch_rows)))
+    bound = curvature * (max(largest, 1.0) + with_one / batch_rows) * spectrum.raised
+    return rounded_down(1.0 / bound)
+
+
+def _raised(loaded: LoadedTiles, squares: F64, problem: Problem) -> float:
+    """What weights do to the largest eigenvalue, the constant column included, and to the noise."""
+    weight = loaded.ordered_weights()
+    if not weight.any():
+        return 1.0
+
+    def largest(weights: F64) -> float:
+        def gram(vector: F64) -> F64:
+            model = np.repeat(vector[None, :-1].astype(np.float32), problem.outputs, axis=0)
+            down = np.full(problem.outputs, vector[-1], np.float32)
+            residual = loaded.margins(model, down) * weights[:, None].astype(np.float32)
+            out = np.empty(model.shape)
+            loaded.batch.gradient(residual, out)
+            return np.append(out[0], residual[:, 0].sum(dtype=np.float64)) / len(weights)
+
+        return lanczos(gram, problem.columns + 1, _LARGEST_STEPS)[1]
+
+    noise = float(weight**2 @ squares**2) / float(weight @ squares)
+    plain = float((squares**2).sum() / squares.sum())
+    return max(1.0, largest(weight) / largest(np.ones_like(weight)), noise / plain)
 
 
 def _free(loaded: LoadedTiles, problem: Problem, cross: F64) -> tuple[Whitened, float]:

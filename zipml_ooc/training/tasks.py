@@ -55,7 +55,7 @@ class FullGradient:
     model: F64
     intercept: F64
     loss_sum: float
-    rows: int
+    rows: float
     bytes_read: int
 
     def __add__(self, other: FullGradient) -> FullGradient:
@@ -87,7 +87,7 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
     if not len(tiles):
         return FullGradient(out, intercept_out, 0.0, 0, 0)
     loaded = load_tiles(open_cached(job.path), problem, tiles)
-    loss_sum, rows = loaded.batch.full_gradient(
+    loss_sum, _ = loaded.batch.full_gradient(
         model=model,
         intercept=intercept,
         loss=problem.loss,
@@ -102,7 +102,7 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
         intercept_out=intercept_out,
         huber_delta=problem.huber_delta,
     )
-    return FullGradient(out, intercept_out, loss_sum, rows, loaded.bytes_read)
+    return FullGradient(out, intercept_out, loss_sum, loaded.weight, loaded.bytes_read)
 
 
 def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
@@ -125,7 +125,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
     if anchor is not None:
         mean = anchor.gradient, anchor.intercept_gradient
         reference = (anchor.model, anchor.intercept, *mean)
-    loss_sum, rows, averaged = loaded.batch.sgd(
+    loss_sum, _, averaged = loaded.batch.sgd(
         model=model,
         intercept=intercept,
         model_sum=model_sum,
@@ -162,7 +162,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         intercept_velocity,
         averaged,
         loss_sum,
-        rows,
+        loaded.weight,
         loaded.bytes_read,
     )
     return send(job.channel, state, end, step)
@@ -173,7 +173,7 @@ class Score:
     """Summed loss of some rows, in scaled coordinates."""
 
     loss_sum: float
-    rows: int
+    rows: float
     bytes_read: int
 
 
@@ -192,7 +192,7 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
     at_once = max(1, _MARGINS // (TILE_ROWS * problem.outputs))
     scaled = model * problem.variance
     noise = scaled @ model.T if LOSSES[problem.loss].coupled else np.diag((scaled * model).sum(1))
-    loss_sum, rows = 0.0, 0
+    loss_sum, rows = 0.0, 0.0
     sizes: dict[int, int] = {}
     for start in range(0, len(tiles), at_once):
         part = tiles[start : start + at_once]
@@ -204,8 +204,9 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
             loaded.ordered_targets(),
             huber_delta=problem.huber_delta,
             noise=noise,
+            weight=loaded.ordered_weights(),
         )
-        rows += len(margin)
+        rows += loaded.weight
         sizes |= loaded.chunk_bytes
     return Score(loss_sum, rows, sum(sizes.values()))
 
