@@ -446,6 +446,16 @@ SolverName = Annotated[
         "the solution itself.",
     ),
 ]
+FullGradientBits = Annotated[
+    int | None,
+    typer.Option(
+        "--full-gradient-bits",
+        metavar="N",
+        help="With --solver svrg and a dataset of the weaved layout: read the full gradients at "
+        "so many bits, and the steps at --bits.",
+        show_default="as --bits",
+    ),
+]
 L2Path = Annotated[
     str | None,
     typer.Option(

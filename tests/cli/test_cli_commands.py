@@ -249,7 +249,8 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
-        "l1": 0.125, "solver": "sgd", "l2_path": [], "schedule": "cosine", "momentum": 0.5,
+        "l1": 0.125, "solver": "sgd", "l2_path": [], "full_gradient_bits": None,
+        "schedule": "cosine", "momentum": 0.5,
         "model_bits": 16, "gradient_bits": 8, "gradient_norm": "l2", "replicas": 2,
         "bits": 4,
     }  # fmt: skip

@@ -145,6 +145,11 @@ WRONG_TRAINING = {
     "gradient-norm": (("--gradient-norm", "l1"), ("max", "l2")),
     "replicas": (("--replicas", 0), ("replicas", "0")),
     "too-many-replicas": (("--replicas", 8), ("8 replicas", "7", "fewer")),
+    "full-gradient-bits-of-sgd": (("--full-gradient-bits", 8), ("svrg",)),
+    "full-gradient-bits-of-packed": (
+        ("--solver", "svrg", "--full-gradient-bits", 8),
+        ("--layout weaved",),
+    ),
     "l2-path-of-words": (("--solver", "gram", "--l2-path", "a,b"), ("--l2-path", "a,b")),
     "l2-path-of-sgd": (("--l2-path", "0,1", "--validation", 0.2), ("--solver gram",)),
     "l2-path-without-validation": (("--solver", "gram", "--l2-path", "0,1"), ("validation",)),

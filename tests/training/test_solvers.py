@@ -153,6 +153,21 @@ def test_svrg_takes_the_logistic_loss_to_a_gradient_of_zero(tmp_path: Path) -> N
         assert abs(residual.mean()) <= 3e-3
 
 
+def test_full_gradients_may_read_more_bits_than_the_steps(tmp_path: Path) -> None:
+    """Steps at two bits, full gradients at eight: the run ends where one at eight bits ends."""
+    source = regression_npz(tmp_path / "t.npz", rows=6000)
+    dataset = compressed(source, tmp_path / "d", bits=8, layout="weaved", precisions=(2, 8))
+    both = {"shrinkage": 0.5, "solver": "svrg", "epochs": 30}
+    low = train(dataset, TrainOptions(bits=2, **both))
+    high = train(dataset, TrainOptions(bits=8, **both))
+    mixed = train(dataset, TrainOptions(bits=2, full_gradient_bits=8, **both))
+    size = np.linalg.norm(high.model.coef)
+    assert np.linalg.norm(low.model.coef - high.model.coef) >= 0.01 * size
+    assert np.linalg.norm(mixed.model.coef - high.model.coef) <= 1e-5 * size
+    read = [run.epochs[-1].bytes_read for run in (low, mixed, high)]
+    assert read[0] < read[1] < read[2]
+
+
 @pytest.fixture
 def many_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "_WINDOW_VALUES", 1)

@@ -123,6 +123,9 @@ class _Run:
             batch_tiles=batch_tiles,
             batch_rows=min(batch_tiles * TILE_ROWS, dataset.spec.rows),
             channel=channel,
+            gradient_problem=None
+            if options.full_gradient_bits is None
+            else make_problem(dataset.spec, replace(options, bits=options.full_gradient_bits)),
         )
 
     def _steps(self, *, step: float, kept: float) -> Schedule:

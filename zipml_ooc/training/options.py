@@ -84,6 +84,9 @@ class TrainOptions:
         Mini-batch SGD; SGD whose steps are freed of variance by a full gradient in each epoch,
         which converges to the optimum of the stored data; or, for the squared loss, one pass for
         the second moments and then the solution itself.
+    full_gradient_bits : int, optional
+        At how many bits the full gradients of ``svrg`` read a dataset of the weaved layout; the
+        steps read it at `bits`. By default as many as the steps.
     l2_path : tuple of float
         Strengths of the L2 penalty to try with ``gram``, from the same pass; the one with the
         smallest validation loss is kept.
@@ -137,6 +140,7 @@ class TrainOptions:
     arithmetic: str = "auto"
     bits: int | str | None = None
     solver: str = "sgd"
+    full_gradient_bits: int | None = None
     l2_path: tuple[float, ...] = ()
     epochs: int | None = None
     batch_rows: int = TILE_ROWS
@@ -217,6 +221,8 @@ class TrainOptions:
                 f"solver svrg and {self.arithmetic} arithmetic do not go together: the rounding "
                 "puts back the variance that svrg removes; use --arithmetic float"
             )
+        if self.full_gradient_bits is not None and self.solver != "svrg":
+            raise UsageError("full gradient bits are those of --solver svrg: leave them out")
         if self.l2_path:
             if self.solver != "gram":
                 raise UsageError("an l2 path needs --solver gram: other solvers run once for each")
