@@ -125,7 +125,10 @@ class _Run:
             channel=channel,
             gradient_problem=None
             if options.full_gradient_bits is None
-            else make_problem(dataset.spec, replace(options, bits=options.full_gradient_bits)),
+            else replace(
+                make_problem(dataset.spec, replace(options, bits=options.full_gradient_bits)),
+                weights=problem.weights,
+            ),
         )
 
     def _steps(self, *, step: float, kept: float) -> Schedule:
