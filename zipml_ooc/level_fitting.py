@@ -5,21 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import LevelHistograms, Quantizer
+from zipml_codecs.levels import default_bins
 from zipml_codecs.tables import FittedLevels, fit_levels
 
 from .statistics import ColumnStatistics
 
 __all__ = ["LevelGatherer"]
-
-_BUDGET_BYTES = 128_000_000
-_BYTES_PER_BIN = 24
-_LEAST_BINS, _MOST_BINS = 1024, 65_536
-
-
-def _bins(columns: int) -> int:
-    """Bins of a column: a power of two that the budget has room for."""
-    fit = _BUDGET_BYTES // (_BYTES_PER_BIN * max(columns, 1))
-    return min(max(1 << (max(fit, 1).bit_length() - 1), _LEAST_BINS), _MOST_BINS)
 
 
 class LevelGatherer:
@@ -40,7 +31,7 @@ class LevelGatherer:
 
     def __init__(self, columns: int, quantizer: Quantizer, *, missing: bool) -> None:
         self._quantizer, self._missing = quantizer, missing
-        bins = _bins(columns)
+        bins = default_bins(columns)
         widths = [1] * columns if missing else [columns]
         self._histograms = [LevelHistograms(width, bins) for width in widths]
 

@@ -28,6 +28,9 @@ _ROWS_AT_ONCE: int = _native.LEVEL_ROWS
 _MOST_ROWS = 2 ** (63 - _DIGITS)
 _LEAST_EXPONENT = -990  # of a bin's width: its units and their inverse are normal numbers
 _EMPTY_EXPONENT = -(2**20)
+_BUDGET_BYTES = 128_000_000
+_BYTES_PER_BIN = 24
+_LEAST_BINS, _MOST_BINS = 1024, 65_536
 
 
 def optimal_levels(
@@ -104,6 +107,12 @@ def _refuse_entry(name: str, array: _Doubles, bad: npt.NDArray[np.bool_], rule: 
         raise ValueError(f"{name}[{index}] is {array[index]}: {name} {rule}")
 
 
+def default_bins(columns: int) -> int:
+    """Bins of a column: a power of two for which all columns fit 128 MB, 1024 to 65536."""
+    fit = _BUDGET_BYTES // (_BYTES_PER_BIN * max(columns, 1))
+    return min(max(1 << (max(fit, 1).bit_length() - 1), _LEAST_BINS), _MOST_BINS)
+
+
 class LevelHistograms:
     """Histograms of the columns of a table, that levels are found from in one streaming pass.
 
@@ -115,8 +124,9 @@ class LevelHistograms:
     ----------
     columns : int
         Columns of the table.
-    bins : int
-        Most bins of a column, 16 to 2**20. A column takes 24 bytes a bin.
+    bins : int, optional
+        Most bins of a column, 16 to 2**20. A column takes 24 bytes a bin. By default the power of
+        two for which all columns fit 128 MB, 1024 to 65536. Histograms merge with equal bins only.
 
     Notes
     -----
@@ -145,12 +155,12 @@ class LevelHistograms:
 
     where ``h`` for float64 is the width of a bin plus ``2**-26`` of the largest magnitude.
 
-    *Choosing bins.* The excess is small where many bins lie between neighbouring levels. For a
-    million normal values and 4096 bins it was below 0.01 % with 16 levels and 1.2 % with 256. Far
-    outliers leave few bins to the bulk: for lognormal values (sigma 2) and 16 levels it was up to
-    1 % with 4096 bins and 0.001 % with 65536; for Cauchy values, whose range is what their largest
-    happens to be, 17 % in one sample and a factor of 44 in another with 4096, and 1.5 % with 65536
-    in the first. Such columns need more bins.
+    *Choosing bins.* The excess is small where many bins lie between neighbouring levels. Far
+    outliers leave few bins to the bulk. For a million normal, lognormal (sigma 1 and 2) or bimodal
+    values, as they are, rounded to ties, or with twenty outliers at a hundred times the standard
+    deviation, and 4, 16 or 64 levels, it was at most 0.15 % with 65536 bins; with 4096 it was below
+    0.05 % for normal values and 23 % for those outliers. With five outliers at 10,000 standard
+    deviations it was 0.16 %, 17 % and a factor of 8 with 65536 bins, 1 % at most with 2**20.
 
     Examples
     --------
@@ -161,9 +171,10 @@ class LevelHistograms:
     array([[ 0.,  2.,  9., 10.]])
     """
 
-    def __init__(self, columns: int, bins: int = 4096) -> None:
+    def __init__(self, columns: int, bins: int | None = None) -> None:
         if columns < 0:
             raise ValueError(f"columns must not be negative, got {columns}")
+        bins = default_bins(columns) if bins is None else bins
         if not 16 <= bins <= 2**20:
             raise ValueError(f"bins must lie in 16..2**20, got {bins}")
         self.columns = columns

@@ -250,6 +250,37 @@ def test_a_histogram_of_many_values_comes_close_to_the_optimum():
     assert histograms.variance(levels)[0] * len(v) == pytest.approx(mine, rel=1e-4)
 
 
+def shapes(rows):
+    """What columns look like: tails, two bulks, ties, outliers."""
+    rng = np.random.default_rng(9)
+    z = rng.standard_normal(rows)
+    outliers = np.concatenate([z[20:], 100 * rng.standard_normal(20)])
+    bimodal = np.where(rng.random(rows) < 0.3, -4 + 0.5 * z, 3 + z)
+    return {
+        "normal": z,
+        "lognormal": np.exp(2 * z),
+        "bimodal": bimodal,
+        "normal, ties": np.round(z, 2),
+        "lognormal, ties": np.round(np.exp(z), 1),
+        "outliers": outliers,
+    }
+
+
+@pytest.mark.parametrize("name", shapes(1))
+@pytest.mark.parametrize("count", [4, 16, 64])
+def test_histograms_of_the_default_size_are_within_0_2_percent_of_the_optimum(name, count):
+    v = shapes(50_000)[name].astype("f4")
+    histograms = LevelHistograms(1)
+    for part in np.array_split(v, 3):
+        histograms.add(part[:, None])
+    best = variance(v, optimal_levels(v, count))
+    assert variance(v, histograms.levels(count)[0]) <= 1.002 * best
+
+
+def test_more_columns_have_fewer_bins_by_default():
+    assert [LevelHistograms(n).bins for n in (1, 81, 82, 1000)] == [65536, 65536, 32768, 4096]
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
 @pytest.mark.parametrize("order", ["C", "F", "strided", "reversed"])
 def test_any_memory_order_counts_alike(dtype, order):
