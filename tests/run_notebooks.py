@@ -2,10 +2,12 @@
 
 They run in a temporary folder of their own, so that what they write goes with it, and the files
 in the repository stay as they are: without outputs. A cell that fails ends the run with its error.
+ZIPML_CHECKOUT tells those that use `benchmarks` where it lies.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -38,6 +40,7 @@ def main(paths: list[str]) -> int:
     if not paths:
         print("usage: python tests/run_notebooks.py NOTEBOOK...", file=sys.stderr)
         return 2
+    os.environ["ZIPML_CHECKOUT"] = str(Path(__file__).resolve().parents[1])
     failed = 0
     for path in map(Path, paths):
         with_outputs = [
