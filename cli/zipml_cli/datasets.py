@@ -71,7 +71,7 @@ def compress(
         scale=scale.value,
         levels=levels.value,
         layout=layout.value,
-        precisions=opt.whole_numbers("--precisions", precisions),
+        precisions=opt.listed("--precisions", precisions, int, "1,2,4,8"),
         seed=seed,
         standardize=standardize,
         nan=nan.value,

@@ -1,4 +1,4 @@
-"""Every option and argument that a command takes, declared once.
+"""Every option and argument that a command takes, declared once; those of training: train_options.
 
 The allowed names repeat those of the library, so that help and completion need not import it; a
 test compares them. Numbers are the library's to judge.
@@ -6,9 +6,10 @@ test compares them. Numbers are the library's to judge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -71,85 +72,6 @@ class Format(StrEnum):
     SVMLIGHT = "svmlight"
     HDF5 = "hdf5"
     ZARR = "zarr"
-
-
-class Loss(StrEnum):
-    """Losses."""
-
-    AUTO = "auto"
-    SQUARED = "squared"
-    HUBER = "huber"
-    LOGISTIC = "logistic"
-    HINGE = "hinge"
-    SQUARED_HINGE = "squared-hinge"
-    LS_SVM = "ls-svm"
-    SOFTMAX = "softmax"
-
-
-class ClassWeight(StrEnum):
-    """Weights of classes."""
-
-    NONE = "none"
-    BALANCED = "balanced"
-
-
-class Multiclass(StrEnum):
-    """What to do with three and more classes."""
-
-    AUTO = "auto"
-    OVR = "ovr"
-    SOFTMAX = "softmax"
-
-
-class Sampling(StrEnum):
-    """Gradient estimators."""
-
-    AUTO = "auto"
-    DOUBLE = "double"
-    CORRECTED = "corrected"
-    NAIVE = "naive"
-
-
-class DoubleForm(StrEnum):
-    """Forms of double sampling."""
-
-    MEAN = "mean"
-    SPLIT = "split"
-
-
-class Arithmetic(StrEnum):
-    """What codes are multiplied by."""
-
-    AUTO = "auto"
-    FLOAT = "float"
-    INT16 = "int16"
-    INT8 = "int8"
-
-
-class Solver(StrEnum):
-    """Ways to the model."""
-
-    SGD = "sgd"
-    SVRG = "svrg"
-    GRAM = "gram"
-
-
-class Schedule(StrEnum):
-    """How the step size changes."""
-
-    AUTO = "auto"
-    CONSTANT = "constant"
-    INVERSE = "inverse"
-    COSINE = "cosine"
-    ONE_CYCLE = "1cycle"
-    LINEAR = "linear"
-
-
-class GradientNorm(StrEnum):
-    """What the codes of what replicas send refer to."""
-
-    MAX = "max"
-    L2 = "l2"
 
 
 class Kind(StrEnum):
@@ -239,6 +161,24 @@ def source_options(
         header=header,
         delimiter="\t" if delimiter in ("tab", "\\t") else delimiter,
     )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def listed(
+    name: str, text: str | None, kind: Callable[[str], _Number], example: str
+) -> tuple[_Number, ...]:
+    """Numbers of a kind, separated by commas."""
+    from zipml_ooc import UsageError
+
+    try:
+        return tuple(kind(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(
+            f"{name} takes {what} separated by commas, such as {example}; got {text!r}"
+        ) from None
 
 
 # zipml compress
@@ -351,251 +291,6 @@ PlotColumns = Annotated[
         metavar="NAMES",
         help="Columns to draw, separated by commas.",
         show_default="the three whose fitted levels save most",
-    ),
-]
-
-# zipml train
-
-ModelOut = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="FILE", help="Where the model goes; not saved without it."),
-]
-LossName = Annotated[
-    Loss,
-    typer.Option(
-        "--loss",
-        help="squared and huber take numbers, the others classes; auto: logistic for classes, "
-        "squared for numbers.",
-    ),
-]
-MulticlassName = Annotated[
-    Multiclass,
-    typer.Option(
-        "--multiclass",
-        help="Three and more classes: each against the rest, or all together; auto: softmax for "
-        "the logistic loss, else ovr.",
-    ),
-]
-ClassWeightName = Annotated[
-    ClassWeight,
-    typer.Option(
-        "--class-weight",
-        help="balanced: rows of rare classes count more, rows / (classes * rows of the class).",
-    ),
-]
-HuberDelta = Annotated[
-    float,
-    typer.Option(
-        "--huber-delta",
-        metavar="NUMBER",
-        help="Where Huber's loss becomes linear, in standard deviations of the target.",
-    ),
-]
-L1 = Annotated[
-    float,
-    typer.Option(
-        "--l1",
-        metavar="NUMBER",
-        help="Strength of the penalty l1 * |coefficients|: some become zero. With --l2 the "
-        "elastic net.",
-    ),
-]
-L2 = Annotated[
-    float,
-    typer.Option(
-        "--l2", metavar="NUMBER", help="Strength of the penalty l2 / 2 * |coefficients|**2."
-    ),
-]
-SamplingName = Annotated[
-    Sampling,
-    typer.Option(
-        "--sampling",
-        help="Gradient estimator; auto: double on two samples, corrected on one. naive ignores "
-        "the rounding and is biased.",
-    ),
-]
-DoubleFormName = Annotated[
-    DoubleForm,
-    typer.Option("--double-form", help="split is the paper's form, mean has less noise."),
-]
-ReadBits = Annotated[
-    str | None,
-    typer.Option(
-        "--bits",
-        metavar="N|N:N:...|auto",
-        help="Bits to read of a dataset with --layout weaved: only their planes are fetched. "
-        "2:4:8 reads each for an equal part of the run; auto goes on from the lowest where the "
-        "loss stalls.",
-        show_default="all",
-    ),
-]
-ArithmeticName = Annotated[
-    Arithmetic,
-    typer.Option(
-        "--arithmetic",
-        help="What codes are multiplied by. int16 and int8 round model and residuals "
-        "stochastically: faster on wide tables, and noisier. auto: int16 from 32 columns on.",
-    ),
-]
-SolverName = Annotated[
-    Solver,
-    typer.Option(
-        "--solver",
-        help="Mini-batch SGD; SGD with a full gradient in each epoch, which converges to the "
-        "optimum of the stored data; or, for the squared loss up to 4096 columns, one pass and "
-        "the solution itself.",
-    ),
-]
-FullGradientBits = Annotated[
-    int | None,
-    typer.Option(
-        "--full-gradient-bits",
-        metavar="N",
-        help="With --solver svrg and a dataset of the weaved layout: read the full gradients at "
-        "so many bits, and the steps at --bits.",
-        show_default="as --bits",
-    ),
-]
-L2Path = Annotated[
-    str | None,
-    typer.Option(
-        "--l2-path",
-        metavar="LIST",
-        help="With --solver gram and --validation: strengths of the L2 penalty, separated by "
-        "commas, of which the best is kept.",
-    ),
-]
-
-
-def numbers(name: str, text: str | None) -> tuple[float, ...]:
-    """Numbers separated by commas."""
-    from zipml_ooc import UsageError
-
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(
-            f"{name} takes numbers separated by commas, such as 0,1e-4,1e-2; got {text!r}"
-        ) from None
-
-
-def whole_numbers(name: str, text: str | None) -> tuple[int, ...]:
-    """Whole numbers separated by commas."""
-    from zipml_ooc import UsageError
-
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(
-            f"{name} takes whole numbers separated by commas, such as 1,2,4; got {text!r}"
-        ) from None
-
-
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        metavar="N",
-        help="Passes over the data.",
-        show_default="5 to 200, by the rows",
-    ),
-]
-BatchRows = Annotated[int, typer.Option("--batch-rows", metavar="N", help="Rows of a mini-batch.")]
-StepSize = Annotated[
-    float | None,
-    typer.Option("--step-size", metavar="NUMBER", help="Step size.", show_default="from the data"),
-]
-Shrinkage = Annotated[
-    float | None,
-    typer.Option(
-        "--shrinkage",
-        metavar="NUMBER",
-        help="Part of the correction to apply, 0 to 1.",
-        show_default="from the data",
-    ),
-]
-ScheduleName = Annotated[
-    Schedule,
-    typer.Option(
-        "--schedule",
-        help="How the step changes over the run; auto: linear, which is constant over the first "
-        "half and then falls, and constant for svrg.",
-    ),
-]
-Momentum = Annotated[
-    float,
-    typer.Option(
-        "--momentum",
-        metavar="NUMBER",
-        help="Weight of the gradients before in a step, 0 up to 1.",
-    ),
-]
-Average = Annotated[
-    bool, typer.Option("--average/--no-average", help="Average the models of the second half.")
-]
-Validation = Annotated[
-    float,
-    typer.Option("--validation", metavar="NUMBER", help="Part of the rows to hold out, 0 up to 1."),
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(
-        "--patience",
-        metavar="N",
-        help="Stop after so many epochs without a better validation loss.",
-        show_default="never",
-    ),
-]
-Intercept = Annotated[bool, typer.Option("--intercept/--no-intercept", help="Fit an intercept.")]
-ModelBits = Annotated[
-    int | None,
-    typer.Option(
-        "--model-bits",
-        metavar="N",
-        help="Bits of the model inside the kernels, 8, 16 or 32: as --arithmetic int8, int16, "
-        "float.",
-        show_default="as --arithmetic",
-    ),
-]
-GradientBits = Annotated[
-    int,
-    typer.Option(
-        "--gradient-bits",
-        metavar="N",
-        help="Bits of a number that replicas send after a round, 2 to 8; 32: no rounding.",
-    ),
-]
-GradientNormName = Annotated[
-    GradientNorm,
-    typer.Option(
-        "--gradient-norm",
-        help="What the largest code of 512 such numbers stands for: the largest of them, or "
-        "their Euclidean norm.",
-    ),
-]
-Replicas = Annotated[
-    int | None,
-    typer.Option(
-        "--replicas",
-        metavar="N",
-        help="Copies of the model that advance side by side.",
-        show_default="1 to 8, by the size of the data",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", metavar="N", help="Train on so many local processes instead of threads."
-    ),
-]
-
-
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="Train on a running Dask cluster (tcp://...).",
     ),
 ]
 

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from zipml_cli import options as opt
+from zipml_cli import train_options as fit
 from zipml_cli.render import size
 
 
@@ -57,15 +58,15 @@ def test_option_names_are_those_of_the_library():
         (opt.Scale, SCALES),
         (opt.Nan, NAN_POLICIES),
         (opt.Format, FORMATS),
-        (opt.Loss, train_options.LOSS_CHOICES),
-        (opt.Sampling, train_options.SAMPLINGS),
-        (opt.DoubleForm, train_options.DOUBLE_FORMS),
-        (opt.Arithmetic, train_options.ARITHMETICS),
-        (opt.Solver, train_options.SOLVERS),
-        (opt.Schedule, train_options.SCHEDULES),
-        (opt.GradientNorm, train_options.GRADIENT_NORMS),
-        (opt.Multiclass, train_options.MULTICLASS),
-        (opt.ClassWeight, train_options.CLASS_WEIGHTS),
+        (fit.Loss, train_options.LOSS_CHOICES),
+        (fit.Sampling, train_options.SAMPLINGS),
+        (fit.DoubleForm, train_options.DOUBLE_FORMS),
+        (fit.Arithmetic, train_options.ARITHMETICS),
+        (fit.Solver, train_options.SOLVERS),
+        (fit.Schedule, train_options.SCHEDULES),
+        (fit.GradientNorm, train_options.GRADIENT_NORMS),
+        (fit.Multiclass, train_options.MULTICLASS),
+        (fit.ClassWeight, train_options.CLASS_WEIGHTS),
     ):
         assert [n.value for n in names] == list(known)
 
