@@ -1,11 +1,10 @@
-"""Training: epochs of rounds of replicas, as Dask graphs over windows of encoded tiles."""
+"""Training: when to step, how far, what to keep and when to stop; `passes` computes."""
 
 from __future__ import annotations
 
 import os
 import time
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
 
 import numpy as np
 from zipml_codecs import TILE_ROWS
@@ -14,18 +13,19 @@ from ..dataset import Dataset, open_dataset
 from ..model import LinearModel
 from . import gram
 from .channels import Channel
-from .curved import applies, curved_variance
+from .curved import applies
 from .divergence import FALLING, Watch, Weakest, advice, curvature, weakest
 from .options import TrainOptions
+from .passes import Passes
 from .plan import Plan, make_plan
 from .precision import AUTO, Stages, precisions_of
 from .problem import F32, F64, Problem, make_problem, resolve_sampling
-from .replicas import State, initial_state, merge, outset
+from .replicas import State, initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner, open_runner
 from .schedules import Schedule
-from .spectrum import Spectrum, measure, sample_windows, shrinkage, step_size
-from .tasks import Anchor, FullGradient, Job, Score, advance, full_gradient, score, total
+from .spectrum import shrinkage, step_size
+from .tasks import Anchor, FullGradient, Job, Score
 from .weights import row_weights
 
 __all__ = ["train"]
@@ -34,7 +34,6 @@ _RESTARTS = 6
 # The noise of SVRG grows with the distance to its anchor and so feeds itself: what SGD bears, it
 # bears only just. At a quarter it came closest in the same time (docs/training.md).
 _SVRG_STEP = 0.25
-_Part = TypeVar("_Part", Spectrum, FullGradient)
 # Accelerated proximal steps that the average of the iterates takes under an L1 penalty: averaging
 # leaves small numbers where each iterate had zeros. Each is a pass over the data without updates.
 _POLISH_STEPS = 10
@@ -106,7 +105,7 @@ class _Run:
         self._dataset, self._options = dataset, options
         problem = problems[0]
         self._problems, self._problem = problems, problem
-        self._plan, self._runner = plan, runner
+        self._plan, self._passes = plan, Passes(runner, plan)
         self._weak: Weakest | None = None
         # Step and shrinkage are not known before the spectrum is.
         batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
@@ -140,12 +139,6 @@ class _Run:
             name=options.step_schedule,
             momentum=options.momentum,
         )
-
-    def _shared(self) -> Any:
-        """The job as one node of the graph: it is not taken apart, and reaches a worker once."""
-        from dask import delayed
-
-        return delayed(self._job, traverse=False)
 
     def train(self, progress: Progress | None) -> TrainResult:
         """Take steps, with smaller ones if the run diverges and the step was ours to choose."""
@@ -187,7 +180,7 @@ class _Run:
         began, schedule = time.perf_counter(), self._schedule()
         self._job = replace(self._job, schedule=schedule)
         try:
-            found = gram.fit(self._job, self._runner, self._options)
+            found = gram.fit(self._job, self._passes.runner, self._options)
         except gram.Indefinite as error:
             raise TrainingError(advice(FALLING, self._options, schedule)) from error
         seconds = time.perf_counter() - began
@@ -209,7 +202,7 @@ class _Run:
         options = self._options
         step, kept = options.step_size, options.shrinkage
         if step is None or (kept is None and self._problem.corrected):
-            spectrum = self._spectrum()
+            spectrum = self._passes.spectrum(self._job, self._problem)
             if step is None:
                 step = step_size(spectrum, self._problem, self._job.batch_rows)
                 step *= _SVRG_STEP if options.solver == "svrg" else 1.0
@@ -218,19 +211,6 @@ class _Run:
             elif self._problem.corrected:  # nobody has seen to it that there is a minimum
                 self._weak = weakest(spectrum, self._problem, kept)
         return self._steps(step=step, kept=kept or 0.0)
-
-    def _spectrum(self) -> Spectrum:
-        from dask import delayed
-        from threadpoolctl import threadpool_limits
-
-        windows, tiles = sample_windows(self._plan, self._problem)
-        task, job = delayed(measure), self._shared()
-        parts = [
-            task(job, window, tiles, dask_key_name=f"spectrum-window{window}") for window in windows
-        ]
-        # Dask runs the windows side by side; BLAS threads on top of that only get in the way.
-        with threadpool_limits(limits=1, user_api="blas"):
-            return self._runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
 
     def _epochs(
         self, progress: Progress | None
@@ -252,8 +232,9 @@ class _Run:
                 watch = self._watch()
             state = self._epoch(epoch, state.without_counts())
             estimate = state.estimate()
-            if curves:
-                self._curve(estimate)
+            if curves:  # rounding variances weighted by the curvature of the loss at this model
+                curved = self._passes.curved_variance(self._job, self._problem, estimate)
+                self._job = replace(self._job, problem=replace(self._problem, variance=curved))
             read, validation = state.bytes_read, None
             reason = watch.leaving(state, part=(epoch + 0.5) / self._plan.epochs)
             if reason is None and self._plan.held_out:
@@ -315,60 +296,22 @@ class _Run:
             return FALLING, read
         return None, read
 
-    def _curve(self, estimate: tuple[F64, F64]) -> None:
-        """Weight the rounding variances by the curvature of the loss at a model."""
-        from dask import delayed
-
-        task = delayed(curved_variance)(self._shared(), self._problem, *estimate)
-        problem = replace(self._problem, variance=self._runner.compute(task))
-        self._job = replace(self._job, problem=problem)
-
     def _epoch(self, epoch: int, state: State) -> State:
-        from dask import delayed
-
-        task, job, anchor = delayed(advance), self._shared(), None
-        value: Any = delayed(state, traverse=False)
-        if self._options.solver == "svrg":
-            known, read = self._anchor(epoch, state.model, state.intercept)
-            anchor = delayed(known, traverse=False)
-            value = delayed(replace(state, bytes_read=read), traverse=False)
-        for number, steps in enumerate(self._plan.rounds(epoch)):
-            begin = delayed(outset)(value, dask_key_name=f"begin-epoch{epoch}-round{number}")
-            ends = [
-                task(
-                    job,
-                    step,
-                    begin,
-                    anchor,
-                    dask_key_name=f"advance-epoch{epoch}-window{step.window}",
-                )
-                for step in steps
-            ]
-            value = delayed(merge)(
-                value,
-                ends,
-                self._job.channel,
-                dask_key_name=f"merge-epoch{epoch}-round{number}",
-            )
-        return self._runner.compute(value)  # type: ignore[no-any-return]
-
-    def _full_gradient(self, model: F32, intercept: F32, epoch: int, name: str) -> FullGradient:
-        from dask import delayed
-
-        task, job = delayed(full_gradient), self._shared()
-        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
-        parts = [
-            task(job, window, *at, epoch=epoch, dask_key_name=f"{name}-window{window}")
-            for window in range(self._plan.windows)
-        ]
-        return self._runner.compute(delayed(_sum)(parts, dask_key_name=f"{name}-sum"))  # type: ignore[no-any-return]
-
-    def _anchor(self, epoch: int, model: F32, intercept: F32) -> tuple[Anchor, int]:
-        """Fix the model of this moment as the one that an epoch of SVRG refers to."""
+        """Go through the data once; SVRG refers to the model of this moment, its anchor."""
+        if self._options.solver != "svrg":
+            return self._passes.epoch(self._job, epoch, state)
+        model, intercept = state.model, state.intercept
         full = self._full_gradient(model, intercept, epoch, f"gradient-epoch{epoch}")
         gradient, down = full.model / full.rows, full.intercept / full.rows
         anchor = Anchor(model, intercept, gradient.astype(np.float32), down.astype(np.float32))
-        return anchor, full.bytes_read
+        start = replace(state, bytes_read=full.bytes_read)
+        return self._passes.epoch(self._job, epoch, start, anchor)
+
+    def _full_gradient(self, model: F32, intercept: F32, epoch: int, name: str) -> FullGradient:
+        return self._passes.full_gradient(self._job, model, intercept, epoch=epoch, name=name)
+
+    def _score(self, model: F64, intercept: F64, *, held_out: bool) -> Score:
+        return self._passes.score(self._job, model, intercept, held_out=held_out)
 
     def _polished(self, estimate: tuple[F64, F64]) -> tuple[F64, F64]:
         """Bring an average back to exact zeros by a few proximal steps along full gradients."""
@@ -390,18 +333,6 @@ class _Run:
                 intercept + further * (intercept - below),
             )
         return model, intercept
-
-    def _score(self, model: F64, intercept: F64, *, held_out: bool) -> Score:
-        from dask import delayed
-
-        name = "validate" if held_out else "evaluate"
-        task, job = delayed(score), self._shared()
-        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
-        parts = [
-            task(job, window, *at, held_out=held_out, dask_key_name=f"{name}-window{window}")
-            for window in range(self._plan.windows)
-        ]
-        return self._runner.compute(delayed(total)(parts, dask_key_name=f"{name}-total"))  # type: ignore[no-any-return]
 
     def _mean_loss(self, loss_sum: float, rows: float) -> float:
         return loss_sum / (rows or 1) * self._problem.loss_unit
@@ -442,10 +373,3 @@ class _Run:
             encoder=dict(spec.encoder),
             record=record,
         )
-
-
-def _sum(parts: list[_Part]) -> _Part:
-    out = parts[0]
-    for part in parts[1:]:
-        out = out + part
-    return out
