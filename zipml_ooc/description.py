@@ -81,6 +81,7 @@ def describe(dataset: Dataset | str | os.PathLike[str]) -> dict[str, Any]:
         "most_saved": _most_saved(per_column),
         "scale": q.scale,
         "standardized": spec.standardized,
+        "weight": spec.weight,
         "nan": q.nan,
         "seed": q.seed,
         "bytes": stored,

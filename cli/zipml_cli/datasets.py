@@ -109,6 +109,7 @@ def compress(
             ("wrote", facts["path"]),
             ("data", _shape(facts)),
             ("target", _target(facts)),
+            *_weight(facts),
             ("precision", _precision(facts)),
             *_levels(facts),
             ("size", _size(facts)),
@@ -157,6 +158,7 @@ def info(
         ("dataset", f"{facts['path']} (Zarr format {facts['zarr_format']})"),
         ("data", _shape(facts)),
         ("target", _target(facts)),
+        *_weight(facts),
         ("precision", _precision(facts)),
         *_levels(facts),
         ("size", _size(facts)),
@@ -324,6 +326,10 @@ def _target(facts: dict[str, Any]) -> str:
     classes = [repr(c) for c in facts["classes"][:5]]
     more = len(facts["classes"]) - len(classes)
     return f"{names} (classes {', '.join(classes)}{f' and {more} more' if more else ''})"
+
+
+def _weight(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    return [] if facts["weight"] is None else [("weights", facts["weight"])]
 
 
 def _precision(facts: dict[str, Any]) -> str:

@@ -186,6 +186,16 @@ def test_info_draws_the_levels_of_columns(zipml, samples, tmp_path):
     zipml("info", samples.dataset, "--plot-columns", "a").must_refuse(2, "--plot FILE")
 
 
+def test_weights_come_from_their_column_and_are_named(zipml, tmp_path, csv):
+    csv(tmp_path / "t.csv", ["a", "w", "y"], np.arange(60.0).reshape(20, 3) ** 0.5)
+    arguments = [tmp_path / "t.csv", tmp_path / "d.zarr", "--target", "y", "--weight", "w"]
+    assert "weights    w\n" in zipml("compress", *arguments).must_succeed().out
+    facts = strict(zipml("info", tmp_path / "d.zarr", "--json").must_succeed().out)
+    assert facts["weight"] == "w"
+    assert [c["name"] for c in facts["per_column"]] == ["a"]
+    zipml("compress", *arguments[:-1], "z", "--force").must_refuse(2, "'z'")
+
+
 def test_info_shows_names_that_would_steer_a_terminal_or_a_table(zipml, tmp_path, csv):
     nasty = ["[red]x[/red]", "\x1b[31mred", "é" * 60, "y"]
     csv(tmp_path / "t.csv", nasty, np.arange(40.0).reshape(10, 4) ** 0.5)
