@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from zipml_codecs import TILE_ROWS
 
 from ..dataset import open_cached
 from ..errors import UsageError
-from .loading import LoadedTiles, load_tiles
+from .loading import load_tiles
+from .moments import second_moments
 from .options import TrainOptions
 from .problem import F64, Problem
 from .results import PathPoint
@@ -38,7 +38,6 @@ __all__ = [
 MAX_COLUMNS = 4096
 """Columns up to which the moments are formed: a window's take 128 MiB there."""
 
-_BLOCK_VALUES = 1 << 21
 # Directions whose variance is below this part of the largest are rounding of single precision.
 _FLAT = 1e-10
 _SWEEPS, _TOLERANCE = 10_000, 1e-9
@@ -95,43 +94,10 @@ def measure(job: Job, window: int, *, held_out: bool) -> Moments:
     target = loaded.ordered_targets()
     xy = np.empty((outputs, d))
     loaded.batch.gradient(np.ascontiguousarray(target), xy)
-    xx, x = _second_moments(loaded, problem)
+    xx, x = second_moments(loaded, problem)
     exact = target.astype(np.float64)
     squares = float(np.square(exact).sum())
     return Moments(loaded.batch.rows, xx, x, xy, exact.sum(axis=0), squares, loaded.bytes_read)
-
-
-def _second_moments(loaded: LoadedTiles, problem: Problem) -> tuple[F64, F64]:
-    """Sums of x x' and of x over the rows."""
-    d = problem.columns
-    if loaded.chunks[0].lower is None:  # each row has its own scale: codes alone do not tell
-        from threadpoolctl import threadpool_limits
-
-        xx, x = np.zeros((d, d)), np.zeros(d)
-        at_once = max(1, _BLOCK_VALUES // (TILE_ROWS * d))
-        with threadpool_limits(limits=1, user_api="blas"):
-            for start in range(0, len(loaded.tiles), at_once):
-                stored = np.concatenate(
-                    [
-                        loaded.chunks[c].decode_rows(
-                            t, min(TILE_ROWS, loaded.chunks[c].header.rows - t * TILE_ROWS)
-                        )
-                        for c, t in loaded.tiles[start : start + at_once].tolist()
-                    ]
-                )
-                values = (stored.astype(np.float64) - problem.column_mean) / problem.column_std
-                xx += values.T @ values
-                x += values.sum(axis=0)
-        return xx, x
-    xx, sums = np.empty((d, d)), np.empty(d)
-    loaded.batch.gram(xx, sums)
-    slope = problem.slope.astype(np.float64)
-    offset = problem.offset.astype(np.float64) - problem.centre
-    cross = np.outer(offset, slope * sums)
-    xx *= slope[:, None]
-    xx *= slope
-    xx += cross + cross.T + loaded.batch.rows * np.outer(offset, offset)
-    return xx, slope * sums + loaded.batch.rows * offset
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from zipml_codecs import TILE_ROWS
 from ..dataset import open_cached
 from ..losses import LOSSES
 from .loading import LoadedTiles, load_tiles
+from .moments import second_moments
 from .plan import Plan
 from .problem import F32, F64, Problem
 from .shrinkage import Whitened, choose, lanczos, rounded_down, whiten, whiten_products
@@ -25,7 +26,6 @@ _SAMPLE_WORK = 4e10  # multiply-adds for the second moments: a second or so
 _MIN_SAMPLE_ROWS, _ROWS_PER_COLUMN = 16_384, 8
 # Stored bytes of a sample that is held at once, because there is no matrix to add up.
 _SAMPLE_BYTES = 256 << 20
-_BLOCK_VALUES = 1 << 21
 _LARGEST_STEPS = 30
 
 
@@ -116,7 +116,15 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
     for outputs, target in _targets(loaded, problem):
         loaded.batch.gradient(target, cross[outputs])
         power += float(np.square(target - target.mean(axis=0, dtype=np.float64)).sum())
-    sums = rows, training, _moments(loaded, problem) if dense else None, cross, power, norm2, norm4
+    sums = (
+        rows,
+        training,
+        second_moments(loaded, problem)[0] if dense else None,
+        cross,
+        power,
+        norm2,
+        norm4,
+    )
     found = Spectrum(*sums) if dense else Spectrum(*sums, *_free(loaded, single, cross / rows))
     if problem.weights is None:
         return found
@@ -132,34 +140,6 @@ def _targets(loaded: LoadedTiles, problem: Problem) -> Iterator[tuple[slice, F32
     for k in range(problem.outputs):
         own = target == (k if problem.class_codes else 1)
         yield slice(k, k + 1), np.where(own, np.float32(1), np.float32(-1))
-
-
-def _moments(loaded: LoadedTiles, problem: Problem) -> F64:
-    """Sum of x x' over the rows, from exact sums over codes where the scales are the columns'."""
-    if loaded.chunks[0].lower is None:
-        return sum(values.T @ values for values in _scaled_blocks(loaded, problem))  # type: ignore[return-value]
-    d = problem.columns
-    moments, sums = np.empty((d, d)), np.empty(d)
-    loaded.batch.gram(moments, sums)
-    slope = problem.slope.astype(np.float64)
-    offset = problem.offset.astype(np.float64) - problem.centre
-    cross = np.outer(offset, slope * sums)
-    moments *= slope[:, None]
-    moments *= slope
-    moments += cross + cross.T + loaded.batch.rows * np.outer(offset, offset)
-    return moments
-
-
-def _scaled_blocks(loaded: LoadedTiles, problem: Problem) -> Iterator[F64]:
-    """Decode a few tiles at a time, in scaled coordinates."""
-    at_once = max(1, _BLOCK_VALUES // (TILE_ROWS * problem.columns))
-    for start in range(0, len(loaded.tiles), at_once):
-        parts = []
-        for c, t in loaded.tiles[start : start + at_once].tolist():
-            chunk = loaded.chunks[c]
-            parts.append(chunk.decode_rows(t, min(TILE_ROWS, chunk.header.rows - t * TILE_ROWS)))
-        stored = np.concatenate(parts).astype(np.float64)
-        yield np.asarray((stored - problem.column_mean) / problem.column_std)
 
 
 def shrinkage(spectrum: Spectrum, problem: Problem) -> float:
