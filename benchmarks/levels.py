@@ -9,33 +9,14 @@ samples, trains with the defaults, and scores the model on the original values.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from zipml_ooc import CompressOptions, SourceOptions, compress, train
 
-
-def read_table(path: Path, target: str) -> tuple[Any, Any]:
-    """Columns and target of a CSV file of numbers."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="") as file:
-        names = next(csv.reader(file))
-        table = np.loadtxt(file, delimiter=",")
-    at = names.index(target)
-    return np.delete(table, at, axis=1), table[:, at]
-
-
-def least_squares_loss(x: Any, y: Any) -> float:
-    """Half the mean squared error of the best linear model."""
-    std = x.std(axis=0)
-    design = np.column_stack([(x - x.mean(axis=0)) / np.where(std > 0, std, 1), np.ones(len(x))])
-    weights = np.linalg.lstsq(design, y, rcond=None)[0]
-    return 0.5 * float(np.mean((design @ weights - y) ** 2))
+from .tables import least_squares_loss, read_csv
 
 
 def main() -> None:
@@ -44,7 +25,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--seeds", type=int, default=5)
     chosen = parser.parse_args()
-    x, y = read_table(chosen.table, chosen.target)
+    x, y = read_csv(chosen.table, chosen.target)
     best = least_squares_loss(x, y)
     print("samples bits levels   table  variance  excess loss: median, worst")
     with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,8 @@ from sklearn.datasets import load_diabetes
 
 from zipml_ooc import CompressOptions, TrainOptions, compress, evaluate, synth, train
 
+from .tables import least_squares_loss
+
 OUT = Path(__file__).parents[1] / "docs" / "figures" / "excess_loss.svg"
 STORED_BITS = (2, 3, 4, 5, 6, 7, 8)
 COLOURS = {"naive": "#c44e52", "corrected": "#4c72b0", "double": "#55a868"}
@@ -63,14 +65,6 @@ def tables(folder: Path) -> Iterator[Table]:
     # So few rows need more epochs than the 200 that a run takes by itself.
     best = least_squares_loss(x, y)
     yield Table("diabetes, 442 x 10, collinear", folder / "diabetes.npz", 1000, best)
-
-
-def least_squares_loss(x: np.ndarray, y: np.ndarray) -> float:
-    """Half the mean squared residual of the best linear model with intercept, in float64."""
-    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    design = np.column_stack([centred / centred.std(axis=0), np.ones(len(x))])
-    coefficients = np.linalg.lstsq(design, y.astype(np.float64))[0]
-    return 0.5 * float(np.mean((design @ coefficients - y) ** 2))
 
 
 def measure(table: Table, seeds: int) -> dict[str, dict[int, list[float]]]:

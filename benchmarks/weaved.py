@@ -21,6 +21,8 @@ import numpy as np
 
 from zipml_ooc import CompressOptions, SourceOptions, TrainOptions, compress, synth, train
 
+from .tables import least_squares_loss, read_csv
+
 EPOCHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 WITHIN = 1.01
 WAYS = ("1", "2", "4", "8", "2:4:8", "1:2:4:8", "auto")
@@ -31,19 +33,11 @@ def table_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return arrays["X"].astype(float), arrays["y"].astype(float)
-    raw = np.genfromtxt(path, delimiter=",", skip_header=1)
-    return raw[:, :-1], raw[:, -1]
+    return read_csv(path)
 
 
 def mean_loss(model, x: np.ndarray, y: np.ndarray) -> float:
     return 0.5 * float(np.mean((np.ravel(model.predict(x)) - y) ** 2))
-
-
-def least_squares(x: np.ndarray, y: np.ndarray) -> float:
-    spread = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
-    design = np.column_stack([(x - x.mean(axis=0)) / spread, np.ones(len(x))])
-    found = np.linalg.lstsq(design, y, rcond=None)[0]
-    return 0.5 * float(np.mean((design @ found - y) ** 2))
 
 
 def reached(dataset, way: str | None, x, y, optimum: float) -> tuple[int | None, int | None, float]:
@@ -62,7 +56,7 @@ def study(
     name: str, path: Path, samples: int, seeds: int, folder: Path, ways: tuple[str, ...]
 ) -> None:
     x, y = table_of(path)
-    optimum = least_squares(x, y)
+    optimum = least_squares_loss(x, y)
     target = SourceOptions(target=() if path.suffix == ".npz" else ("-1",))
     print(f"\n{name}: {len(x):,} rows x {x.shape[1]} columns, {samples} sample(s)")
     print(f"{'read':>12}  {'MB to 1 %':>10}  {'epochs':>6}  {'excess of the last run':>22}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..tables import read_csv
 
 __all__ = ["LARGE", "NAMED", "QUICK", "suite"]
 
@@ -125,15 +126,6 @@ def linnerud() -> Pair:
 
     table = load_linnerud()
     return table.data, table.target[:, 0]
-
-
-def read_csv(path: Path, target: str) -> Pair:
-    """Columns and target of a compressed CSV file of numbers."""
-    with gzip.open(path, "rt", newline="") as file:
-        names = next(csv.reader(file))
-        table = np.loadtxt(file, delimiter=",")
-    at = names.index(target)
-    return np.delete(table, at, axis=1), table[:, at]
 
 
 def mnist(data: Path) -> Pair:
