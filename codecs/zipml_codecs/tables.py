@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from .levels import LevelHistograms
 from .quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from .levels import LevelHistograms
 
 __all__ = [
     "FittedLevels",
@@ -102,6 +104,7 @@ def fit_levels(
 
     Examples
     --------
+    >>> from zipml_codecs import LevelHistograms
     >>> histograms = LevelHistograms(1)
     >>> histograms.add(np.array([[0.0], [1], [2], [3], [30], [255]]))
     >>> fit_levels([histograms], Quantizer(bits=2)).places
@@ -140,6 +143,8 @@ def _fit(
 
 def chunk_places(matrix: npt.NDArray[Any], quantizer: Quantizer) -> Places:
     """Find the levels of one chunk from its values, which must be finite."""
+    from .levels import LevelHistograms  # readers and most writers do without
+
     rows, columns = matrix.shape
     histograms = []
     for start in range(0, columns if rows else 0, _COLUMNS_AT_ONCE):
