@@ -48,6 +48,23 @@ def test_two_uniform_bits_without_shrinkage_give_no_garbage_model(
     assert fired == [2, 3, 6, 9]
 
 
+@pytest.mark.parametrize(("draw", "sound"), [(0, True), (3, False)])
+def test_a_model_that_only_the_end_of_the_run_bounds_is_not_handed_over(
+    draw: int, sound: bool, real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Neither draw has a minimum: one falls too slowly to matter, the other is most of the model."""
+    dataset = compressed(
+        real_data("cadata.csv.gz"), tmp_path / "d", ("medianHouseValue",),
+        bits=2, levels="uniform", samples=2, seed=draw,
+    )  # fmt: skip
+    options = TrainOptions(sampling="double", shrinkage=1.0)
+    if sound:
+        train(dataset, options)
+        return
+    with pytest.raises(TrainingError, match="falls without end"):
+        train(dataset, options)
+
+
 def test_gram_says_that_there_is_no_minimum(
     real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -38,6 +38,10 @@ _MATTERS, _GROWN, _CALM = 0.1, 2.0, 1.5
 # Growth in a direction without a minimum that no chance explains: what the steps so far would
 # multiply a model by, as an exponent, and what it was multiplied by.
 _EXPONENT, _FACTOR = 1.0, 2.0
+# A model with more than this part of its length in such a direction at the end of a run is what
+# the run's length has made of it. (On cadata at two bits: 0.76 to 0.81 of models some 30 % above
+# the optimum, at most 0.12 of those within 3 %.)
+_SHARE = 0.5
 
 Estimate = tuple[F64, F64]
 
@@ -83,7 +87,7 @@ class Watch:
         self.good: Estimate | None = None
         self.best: Estimate | None = None
 
-    def leaving(self, state: State, *, part: float) -> str | None:
+    def leaving(self, state: State, *, part: float, last: bool) -> str | None:
         """Why an epoch shows that the run diverges, or None; `part` of the run is done."""
         self._loss = mean = state.loss_sum / max(state.rows, 1)
         finite = np.isfinite(state.model).all() and np.isfinite(state.intercept).all()
@@ -96,9 +100,12 @@ class Watch:
             return FALLING
         if self._corrects and self._weak is not None:
             self._travelled += self._steps * self._schedule.step_at(part)
-            along = float(np.abs(state.estimate()[0] @ self._weak.direction).max())
+            model = state.estimate()[0]
+            along = float(np.abs(model @ self._weak.direction).max())
             far = self._travelled * -self._weak.variance > _EXPONENT
             if far and along > _FACTOR * self._smallest:
+                return FALLING
+            if last and along > _SHARE * float(np.linalg.norm(model)):
                 return FALLING
             self._smallest = min(self._smallest, along)
         return None

@@ -236,13 +236,13 @@ class _Run:
                 curved = self._passes.curved_variance(self._job, self._problem, estimate)
                 self._job = replace(self._job, problem=replace(self._problem, variance=curved))
             read, validation = state.bytes_read, None
-            reason = watch.leaving(state, part=(epoch + 0.5) / self._plan.epochs)
+            last = epoch == self._plan.epochs - 1
+            reason = watch.leaving(state, part=(epoch + 0.5) / self._plan.epochs, last=last)
             if reason is None and self._plan.held_out:
                 held_out = self._score(*estimate, held_out=True)
                 validation = self._mean_loss(held_out.loss_sum, held_out.rows)
                 read += held_out.bytes_read
                 reason = watch.useless(held_out)
-            last = epoch == self._plan.epochs - 1
             if reason is None and watch.doubts(estimate, last=last):
                 reason, looked = self._look(watch, estimate, epoch)
                 read += looked
