@@ -52,7 +52,7 @@ def test_two_uniform_bits_without_shrinkage_give_no_garbage_model(
 def test_a_model_that_only_the_end_of_the_run_bounds_is_not_handed_over(
     draw: int, sound: bool, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Neither draw has a minimum: one falls too slowly to matter, the other is most of the model."""
+    """Neither has a minimum: one falls too slowly to matter, the other is most of the model."""
     dataset = compressed(
         real_data("cadata.csv.gz"), tmp_path / "d", ("medianHouseValue",),
         bits=2, levels="uniform", samples=2, seed=draw,
