@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
+import zarr
+from zarr.errors import ZarrUserWarning
 
 from zipml_ooc import CompressOptions, Dataset, SourceOptions, compress
 
@@ -48,6 +53,46 @@ def compressed(
     return compress(
         source, dest, CompressOptions(**options), source_options=SourceOptions(target=target)
     )
+
+
+def sharded(
+    dataset: Dataset, dest: Path, chunks: int, *, index: str = "end", left_out: tuple[int, ...] = ()
+) -> Path:
+    """Copy a dataset, its chunks of X put into shards of `chunks` each, last one first."""
+    spec, place = dataset.spec, Path(dataset.path)
+    shutil.copytree(place, dest)
+    shutil.rmtree(dest / "X")
+    group = zarr.open_group(dest, mode="r+")
+    array = group.create_array(
+        "X",
+        shape=(spec.rows, len(spec.columns)),
+        chunks=(spec.chunk_rows, len(spec.columns)),
+        shards={
+            "shape": (chunks * spec.chunk_rows, len(spec.columns)),
+            "index_location": index,
+        },
+        dtype="f4",
+        fill_value=np.nan,
+        serializer={"name": "zipml.quantize", "configuration": spec.quantizer.to_dict()},
+        compressors=[{"name": "crc32c"}],
+    )
+    for first in range(0, spec.chunks, chunks):
+        table = np.full((chunks, 2), 2**64 - 1, "<u8")
+        body, start = b"", 0 if index == "end" else table.nbytes + 4
+        for number in reversed(range(first, min(first + chunks, spec.chunks))):
+            if number not in left_out:
+                stored = (place / dataset.chunk_key(number)).read_bytes()
+                table[number - first] = start + len(body), len(stored)
+                body += stored
+        head = table.tobytes()
+        head += google_crc32c.value(head).to_bytes(4, "little")
+        path = dest / "X" / array.metadata.encode_chunk_key((first // chunks, 0))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(body + head if index == "end" else head + body)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(dest)
+    return dest
 
 
 def tree_bytes(path: Path) -> dict[str, bytes]:

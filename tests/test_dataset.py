@@ -148,6 +148,35 @@ def test_a_compressed_source_keeps_its_target_names_and_misses_lost_classes(tmp_
         compressed(tmp_path / "d", tmp_path / "f")
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("array", ["y", "sample_weight"])
+def test_a_flip_in_targets_or_weights_is_noticed(
+    tmp_path: Path, zarr_format: int, array: str
+) -> None:
+    table = dict(np.load(regression_npz(tmp_path / "t.npz", rows=300)))
+    table["w"] = np.random.default_rng(0).random(300)
+    names = [f"x{j}" for j in range(10)]
+    source = write_csv(
+        tmp_path / "t.csv",
+        {**dict(zip(names, table["X"].T, strict=True)), "y": table["y"], "w": table["w"]},
+    )
+    dataset = compressed(
+        source, tmp_path / "d", ("y",), chunk_rows=128, weight="w", zarr_format=zarr_format
+    )
+    read = {"y": dataset.read_target, "sample_weight": dataset.read_weight}[array]
+    right = read(128, 256)
+    path = tmp_path / "d" / array / ("c/1" if zarr_format == 3 else "1")
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            np.testing.assert_array_equal(read(128, 256), right)
+        except DataError as error:
+            assert array in str(error) or "weights" in str(error)
+        else:  # zstd has bits that mean nothing, such as how much memory decoding may take
+            assert zarr_format == 2
+
+
 def test_targets_that_went_missing_are_noticed(tmp_path: Path) -> None:
     for make in (regression_npz, classes_npz):
         dataset = compressed(make(tmp_path / "t.npz"), tmp_path / make.__name__)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, ChunkError, ChunkHeader, EncodedChunk
 from zipml_codecs.weave import plane_ranges
 
+from .chunk_places import ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
 from .errors import DataError, UsageError
 from .stores import Store, open_store
@@ -51,6 +52,10 @@ class Dataset:
         self.store = store
         self._group = group
         self._x = group["X"]
+        self._places = ChunkPlaces(store, "X", self._x.metadata, str(path))
+        expected = (spec.chunk_rows, len(spec.columns))
+        if self._places.shape != expected:
+            raise ValueError(f"its chunks are {self._places.shape}, not {expected}")
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -60,8 +65,14 @@ class Dataset:
         )
 
     def chunk_key(self, chunk: int) -> str:
-        """Return the key of a chunk below the dataset's path."""
-        return f"X/{self._x.metadata.encode_chunk_key((chunk, 0))}"
+        """Return the key, below the dataset's path, of the object that holds a chunk."""
+        return self._places.key(chunk)
+
+    @property
+    def chunks_per_shard(self) -> int | None:
+        """Chunks of X in a shard; None where each chunk is an object of its own."""
+        sharding = self._places.sharding
+        return None if sharding is None else sharding.chunks
 
     @cached_property
     def stamp(self) -> str:
@@ -75,8 +86,8 @@ class Dataset:
 
     @cached_property
     def stored_bytes(self) -> int:
-        """Size of all encoded chunks of X."""
-        return sum(self.store.size(self.chunk_key(i)) for i in range(self.spec.chunks))
+        """Size of the objects that hold the encoded chunks of X, indexes of shards included."""
+        return sum(self.store.size(key) for key in self._places.keys(self.spec.chunks))
 
     def bytes_at(self, precision: int) -> int:
         """Size of what reading all chunks of X at a precision of the weaved layout fetches."""
@@ -96,22 +107,24 @@ class Dataset:
         DataError
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
-        key = self.chunk_key(chunk)
+        title = self._places.title(chunk)
         weaved = self.spec.quantizer.weaved and precision is not None
         try:
-            data = self.store.read(key, self._ranges(chunk, precision) if weaved else None)
-        except FileNotFoundError:
+            place = self._places.find(chunk)
+            parts = place.ranges(self._ranges(chunk, precision) if weaved else None)
+            data = self.store.read(place.key, parts)
+        except (FileNotFoundError, MissingChunkError):
             raise DataError(
-                f"chunk {key} of {self.path} is missing: compress the source again"
+                f"chunk {title} of {self.path} is missing: compress the source again"
             ) from None
         except OSError as error:
-            raise DataError(f"chunk {key} of {self.path} cannot be read: {error}") from error
+            raise DataError(f"chunk {title} of {self.path} cannot be read: {error}") from error
         try:
             encoded = self._parse_planes(data, precision) if weaved else _parse_whole(data)
             self._require_ours(encoded, chunk)
         except ChunkError as error:
             raise DataError(
-                f"chunk {key} of {self.path} cannot be used: {error}; compress the source again"
+                f"chunk {title} of {self.path} cannot be used: {error}; compress the source again"
             ) from error
         return encoded
 

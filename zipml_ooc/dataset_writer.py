@@ -204,18 +204,27 @@ class DatasetWriter:
     def _create(self) -> tuple[Callable[[int], Path], Any, Any, Any]:
         import zarr
         from numcodecs.checksum32 import CRC32C
+        from numcodecs.zstd import Zstd
 
         options, n, d = self._options, self._statistics.rows, len(self._encoder.names)
         zarr_format = cast(Literal[2, 3], options.zarr_format)
         group = zarr.create_group(self._workspace, zarr_format=zarr_format, overwrite=True)
         v3 = options.zarr_format == 3
         codec: dict[str, Any]
+        checked: dict[str, Any]  # for targets and weights: damage there must not go unnoticed
         if v3:
+            checked = {
+                "compressors": [
+                    {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+                    {"name": "crc32c"},
+                ]
+            }
             serializer = {"name": "zipml.quantize", "configuration": options.quantizer.to_dict()}
             codec = {"serializer": serializer, "compressors": [{"name": "crc32c"}]}
         else:
             from zipml_codecs.numcodecs_codec import Quantize
 
+            checked = {"compressors": Zstd(checksum=True)}
             codec = {"filters": [Quantize(**options.quantizer.to_dict())], "compressors": CRC32C()}
 
         def create(
@@ -235,10 +244,10 @@ class DatasetWriter:
             outputs = len(self._target.names)
             shape, axes = ((n,), ["row"]) if outputs == 1 else ((n, outputs), ["row", "output"])
             dtype, fill = ("i4", -1) if self._target.classes else ("f8", np.nan)
-            y = create("y", shape, dtype, axes, fill_value=fill)
+            y = create("y", shape, dtype, axes, fill_value=fill, **checked)
         weights = None
         if options.weight is not None:
-            weights = create("sample_weight", (n,), "f8", ["row"], fill_value=np.nan)
+            weights = create("sample_weight", (n,), "f8", ["row"], fill_value=np.nan, **checked)
         root = self._workspace / "X"
         return lambda number: root / x.metadata.encode_chunk_key((number, 0)), y, weights, group
 

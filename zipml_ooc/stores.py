@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from .errors import UsageError
 
-__all__ = ["LocalStore", "Store", "Traffic", "UrlStore", "open_store"]
+__all__ = ["LocalStore", "Range", "Store", "Traffic", "UrlStore", "open_store"]
 
 Range = tuple[int, int]
-"""First byte, and the number of bytes."""
+"""First byte, and the number of bytes; (-n, n) are the last n bytes."""
 
 _PACKAGES = {"s3": 's3fs: pip install "zipml-ooc[s3]"'}
 
@@ -108,7 +108,11 @@ class LocalStore:
     def read(self, key: str, ranges: Sequence[Range] | None = None) -> memoryview:
         """See `Store`."""
         with (self._folder / key).open("rb", buffering=0) as file:
-            parts = [(0, os.fstat(file.fileno()).st_size)] if ranges is None else ranges
+            size = os.fstat(file.fileno()).st_size
+            parts = [(0, size)] if ranges is None else [_from_start(r, size) for r in ranges]
+            for start, length in parts:
+                if start < 0 or start + length > size:  # before anything is allocated
+                    raise _short(key, start + length)
             out = memoryview(bytearray(sum(length for _, length in parts)))
             done = 0
             for start, length in parts:
@@ -173,7 +177,7 @@ class UrlStore:
             parts = [self._call(self._files.cat_file, path)]
         else:
             starts = [start for start, _ in ranges]
-            ends = [start + length for start, length in ranges]
+            ends = [start + length if start >= 0 else None for start, length in ranges]
             parts = self._call(self._files.cat_ranges, [path] * len(ranges), starts, ends)
             for part, (start, length) in zip(parts, ranges, strict=True):
                 if isinstance(part, BaseException):
@@ -197,7 +201,14 @@ def _as_os_error(error: BaseException) -> BaseException:
     return OSError(" ".join(str(error).split()) or type(error).__name__)
 
 
+def _from_start(part: Range, size: int) -> Range:
+    start, length = part
+    return (size + start if start < 0 else start), length
+
+
 def _short(key: str, end: int) -> OSError:
+    if end <= 0:
+        return OSError(f"{key} is shorter than its index: truncated")
     return OSError(f"{key} ends before byte {end}: truncated")
 
 
