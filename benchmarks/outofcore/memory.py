@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 BITS, SAMPLES, EPOCHS = 2, 2, 2
-BUDGET = "256MB"
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     source.unlink()
     training, train_peak, printed = _zipml(
-        "train", packed, "--out", model, "--epochs", EPOCHS, "--memory", BUDGET, "--json"
+        "train", packed, "--out", model, "--epochs", EPOCHS, "--json"
     )
     result = json.loads(printed)
     return {
@@ -37,7 +36,6 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": SAMPLES,
         "compress_seconds": compressing,
         "compress_peak": compress_peak,
-        "budget": BUDGET,
         "epochs": EPOCHS,
         "train_seconds": training,
         "epoch_seconds": min(epoch["seconds"] for epoch in result["epochs"]),
