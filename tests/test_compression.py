@@ -105,7 +105,10 @@ def test_columns_that_cannot_be_stored_are_refused(
     ("options", "message"),
     [
         ({"bits": 9}, "bits must lie in 1..8"),
-        ({"samples": 3}, "samples must be 1 or 2"),
+        ({"samples": 3}, "samples must be 1, 2, 4 or 8"),
+        ({"samples": 4, "bits": 7}, "take 9 stored bits, more than 8: take at most 6 bits"),
+        ({"samples": 8, "scale": "row"}, "8 samples go with scale 'column' and layout 'packed'"),
+        ({"samples": 4, "layout": "weaved"}, "4 samples go with scale 'column'"),
         ({"scale": "x"}, "scale must be one of"),
         ({"nan": "x"}, "nan must be one of"),
         ({"seed": -1}, "seed must lie"),

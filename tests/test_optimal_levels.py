@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_in_one_line(options, text):
 
 
 @pytest.mark.parametrize("table_bits", [8, 16])
-@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("samples", [1, 2, 4])
 def test_what_is_stored_does_not_depend_on_chunks_and_threads(tmp_path, table_bits, samples):
     source = SOURCES[table_bits](tmp_path / "t.npz", rows=3000)
     datasets = [
@@ -87,7 +87,8 @@ def test_what_is_stored_does_not_depend_on_chunks_and_threads(tmp_path, table_bi
         for rows, n in ((64, 3), (640, 1), (4096, 2))
     ]
     first = datasets[0].spec
-    assert table_bits_of(first.level_tables.places) == table_bits
+    # The grid of 8 bits has 63 steps for four samples, too few for 16 levels.
+    assert table_bits_of(first.level_tables.places) == (table_bits if samples < 4 else 16)
     for other in datasets[1:]:
         assert np.array_equal(other.spec.level_tables.places, first.level_tables.places)
         assert other.spec.variance.tobytes() == first.variance.tobytes()
@@ -145,13 +146,13 @@ def test_the_blocks_of_the_source_do_not_matter_to_the_levels():
     assert all(np.array_equal(p, places[0]) for p in places)
 
 
-@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("samples", [1, 2, 4])
 @pytest.mark.parametrize("table_bits", [8, 16])
 def test_training_sees_the_values_that_decoding_gives(tmp_path, table_bits, samples):
     source = SOURCES[table_bits](tmp_path / "t.npz", rows=1000)
     dataset = compressed(source, tmp_path / "d", ("y",), samples=samples, bits=4)
     problem = make_problem(dataset.spec, TrainOptions())
-    assert problem.tables.dtype.itemsize * 8 == table_bits
+    assert problem.tables.dtype.itemsize * 8 == (table_bits if samples < 4 else 16)
     loaded = load_tiles(dataset, problem, np.arange(dataset.spec.tiles))
     scaled = (decoded(dataset) - problem.column_mean) / problem.column_std
     model = np.random.default_rng(0).standard_normal((1, problem.columns)).astype("f4")

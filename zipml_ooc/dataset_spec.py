@@ -20,7 +20,7 @@ __all__ = ["ATTRIBUTE", "DatasetSpec", "LevelTables"]
 ATTRIBUTE = "zipml"
 """Name of the group attribute that holds a `DatasetSpec`."""
 _MAJOR = 1
-VERSION, _TABLES_VERSION, _WEAVED_VERSION = "1.0", "1.1", "1.2"
+VERSION, _TABLES_VERSION, _WEAVED_VERSION, _SAMPLES_VERSION = "1.0", "1.1", "1.2", "1.3"
 
 # Fields that are left out where there are none, as in version 1.0.
 _OPTIONAL = ("level_tables", "precision_variance", "weight")
@@ -121,6 +121,8 @@ class DatasetSpec:
         version = VERSION if plain else _TABLES_VERSION
         if self.quantizer.weaved:
             version = _WEAVED_VERSION
+        if self.quantizer.samples > 2:
+            version = _SAMPLES_VERSION
         out: dict[str, Any] = {"version": version, "complete": True}
         for field in fields(self):
             value = getattr(self, field.name)

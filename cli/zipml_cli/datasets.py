@@ -339,7 +339,7 @@ def _precision(facts: dict[str, Any]) -> str:
         text += f" x {samples} samples" if samples > 1 else ""
         text += f", weaved, {facts['stored_bits']} stored"
     elif samples > 1:
-        text += f" x {samples} samples, {facts['bits'] + samples - 1} stored"
+        text += f" x {samples} samples, {facts['bits'] + samples.bit_length() - 1} stored"
     if "scale" not in facts:
         return text
     form = "standardised" if facts["standardized"] else "as they are"

@@ -203,7 +203,8 @@ Samples = Annotated[
     typer.Option(
         "--samples",
         metavar="N",
-        help="Roundings of a value, 1 or 2; 2 is double sampling and takes one bit more.",
+        help="Roundings of a value, 1, 2, 4 or 8; 2 is double sampling and takes one bit more, "
+        "4 and 8 take two and three.",
     ),
 ]
 ScaleName = Annotated[

@@ -52,9 +52,12 @@ struct RawHalf {
 
 // With `woven`, codes of the weaved layout: 2^bits intervals, and a plane for each bit and each sample.
 struct CodeSpec {
-  int bits, samples;
+  int bits, samples;  // 1, 2, 4 or 8 samples; woven 1 or 2
   bool woven = false;
-  int stored_bits() const { return bits + samples - (woven ? 0 : 1); }
+  int stored_bits() const {
+    if (woven) return bits + samples;
+    return bits + (samples == 8 ? 3 : samples == 4 ? 2 : samples - 1);
+  }
   int32_t intervals() const { return (1 << bits) - (woven ? 0 : 1); }
 };
 

@@ -36,7 +36,7 @@ ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, CodeSpec
                              uint64_t first_tile, uint8_t* codes, uint64_t* variance,
                              double* row_variance) {
   using Rounding = UniformRounding<T, Round>;
-  Rounding rounding{scales, spec, {}};
+  Rounding rounding{scales, at_once(spec), {}};
   Encoder<In, T, Rounding> encoder{values, spec, scales.by_row, RoundKeys(seed), first_tile, codes,
                                    variance, row_variance, rounding, true, {}, {}};
   return encoder.run();

@@ -238,7 +238,7 @@ template <class In, class T, class Round>
 ZIPML_INLINE bool encode_any(Matrix<const In> values, Scales<T> scales, LevelTable table, CodeSpec spec,
                              uint64_t seed, uint64_t first_tile, uint8_t* codes, WideSum* variance) {
   using Rounding = TableRounding<T, Round>;
-  Rounding rounding{scales, table, spec, {}};
+  Rounding rounding{scales, table, at_once(spec), {}};
   Encoder<In, T, Rounding> encoder{values, spec, false, RoundKeys(seed), first_tile, codes,
                                    variance, nullptr, rounding, true, {}, {}};
   return encoder.run();

@@ -90,6 +90,9 @@ ZIPML_INLINE void gather(Matrix<const In> values, size_t row, size_t rows, size_
   }
 }
 
+// What a rounding sees of the samples: four and eight come one by one.
+ZIPML_INLINE CodeSpec at_once(CodeSpec spec) { return {spec.bits, spec.samples <= 2 ? spec.samples : 1}; }
+
 // A `Rounding` has
 //   Sum: what a column's variances add up to; kByRow: whether rows may have scales of their own
 //   fill(count), repeat_last(count, width): see GridTable
@@ -125,6 +128,28 @@ struct Encoder {
                              row_sums);
   }
 
+  // The counter word of the draws of a sample, for the first block.
+  static ZIPML_INLINE uint64_t draws_of(int sample) {
+    return static_cast<uint64_t>(Purpose::kQuantize) << 24 | static_cast<uint64_t>(sample) << 8;
+  }
+
+  // Rounds by the draws that draw(last) puts into `words`. Four and eight samples are rounded one after
+  // the other, each by draws of its own, and their codes added up: `rounding` takes one at a time.
+  template <class Draw>
+  ZIPML_INLINE void round_all(Draw&& draw, const T* from, ptrdiff_t stride, const In* ahead, ptrdiff_t ahead_stride,
+                              size_t first, size_t lanes, Sum* sums, double* row_sums) {
+    alignas(64) Words total[32] = {};
+    for (int sample = 0; sample < spec.samples; ++sample) {
+      draw(draws_of(sample));
+      round(from, stride, ahead, ahead_stride, first, lanes, sample ? nullptr : sums, sample ? nullptr : row_sums);
+      if (spec.samples <= 2) return;
+      // Two codes a word, and anything beyond their bits.
+      const Words mask = Words{} + static_cast<uint32_t>(spec.intervals()) * 0x10001u;
+      for (size_t w = 0; w < 32; ++w) total[w] += words[w] & mask;
+    }
+    std::memcpy(words, total, sizeof total);
+  }
+
   // Up to kLanes columns of one tile, from column `c0` on.
   ZIPML_INLINE void encode_block(size_t t, size_t c0) {
     const size_t rows = rows_in_tile(values.rows, t), columns = values.columns;
@@ -143,9 +168,11 @@ struct Encoder {
       from = block[0];
       stride = kLanes;
     }
-    draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words);
     const bool dense = values.column_stride == 1;  // else gather looks ahead
-    round(from, stride, dense ? ahead : tile, dense ? values.row_stride : 0, by_row ? t * kTileRows : c0, width,
+    const auto draw = [&](uint64_t last) __attribute__((always_inline)) {
+      draw_tile(keys, first_tile + t, static_cast<uint32_t>(c0), words, last);
+    };
+    round_all(draw, from, stride, dense ? ahead : tile, dense ? values.row_stride : 0, by_row ? t * kTileRows : c0, width,
           variance ? variance + c0 : nullptr, row_variance ? row_variance + c0 : nullptr);
     if (rows == kTileRows) {
       pack_block(words, spec.stored_bits(), columns, c0, width, tile_codes(t));
@@ -171,8 +198,10 @@ struct Encoder {
     for (size_t i = 0; i < count; ++i) {
       gather(values, (t + i) * kTileRows, kTileRows, c0, width, block, i * width);
     }
-    draw_lanes(keys, tiles, columns, words);
-    round(block[0], kLanes, values.data, 0, first, lanes, sums, nullptr);
+    const auto draw = [&](uint64_t last) __attribute__((always_inline)) {
+      draw_lanes(keys, tiles, columns, words, last);
+    };
+    round_all(draw, block[0], kLanes, values.data, 0, first, lanes, sums, nullptr);
     for (size_t lane = 0; variance && lane < lanes; ++lane) variance[c0 + lane % width] += sums[lane];
     pack_side_by_side(words, spec.stored_bits(), values.columns, c0, count, tile_codes(t),
                       tile_offset(1, values.columns, spec.stored_bits()));

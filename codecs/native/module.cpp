@@ -25,8 +25,11 @@ namespace {
 
 CodeSpec code_spec(int bits, int samples, bool woven = false) {
   require(bits >= 1 && bits <= 8, "bits must lie in 1..8");
-  require(samples == 1 || samples == 2, "samples must be 1 or 2");
-  return {bits, samples, woven};
+  require(samples == 1 || samples == 2 || (!woven && (samples == 4 || samples == 8)),
+          "samples must be 1, 2, 4 or 8, with the weaved layout 1 or 2");
+  const CodeSpec spec{bits, samples, woven};
+  require(samples <= 2 || spec.stored_bits() <= 8, "four and eight samples take up to eight stored bits");
+  return spec;
 }
 
 // `values`: those of each stored code of each column, for level tables.
@@ -54,6 +57,7 @@ bool encode_matrix(Mat<In> values, const std::optional<Vec<T>>& lower, const Vec
                    const MutVec<uint8_t>& codes, const std::optional<MutVec<uint64_t>>& variance,
                    const std::optional<MutVec<double>>& row_variance) {
   const CodeSpec spec = code_spec(bits, samples);
+  require(samples <= 2 || lower, "more than two samples go with column scales");
   const size_t rows = values.shape(0), columns = values.shape(1);
   const Matrix<const In> m{values.data(), rows, columns, values.stride(0), values.stride(1)};
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns);
@@ -114,7 +118,8 @@ void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
           "the code buffer has the wrong size");
   require(first_tile <= tile_count(chunk_rows) && first_tile * kTileRows + rows <= chunk_rows,
           "the rows asked for lie outside of the chunk");
-  require(!woven || (lower && values), "the weaved layout is read with bounds and the values of its codes");
+  require((!woven && samples <= 2) || (lower && values),
+          "more than two samples and the weaved layout are read with bounds and the values of codes");
   const Scales<T> scales = make_scales<T>(lower, upper, rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), rows, columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();
@@ -144,7 +149,8 @@ void take_values(Vec<uint8_t> codes, size_t chunk_rows, Vec<int64_t> rows,
   for (const int64_t row : chosen) {
     require(row >= 0 && static_cast<uint64_t>(row) < chunk_rows, "a row lies outside of the chunk");
   }
-  require(!woven || (lower && values), "the weaved layout is read with bounds and the values of its codes");
+  require((!woven && samples <= 2) || (lower && values),
+          "more than two samples and the weaved layout are read with bounds and the values of codes");
   const Scales<T> scales = make_scales<T>(lower, upper, chunk_rows, columns, values, spec.stored_bits());
   const Matrix<Out> m{out.data(), chosen.size(), columns, out.stride(0), out.stride(1)};
   const Kernels& k = kernels();

@@ -97,8 +97,8 @@ ZIPML_INLINE void draw_tile(const RoundKeys& keys, uint64_t tile, uint32_t colum
 
 // The same where lanes are columns of several tiles: one counter a lane.
 ZIPML_INLINE void draw_lanes(const RoundKeys& keys, const uint64_t tile[kLanes],
-                             const uint32_t column[kLanes], Words draws[32]) {
-  constexpr uint64_t last = static_cast<uint64_t>(Purpose::kQuantize) << 24;
+                             const uint32_t column[kLanes], Words draws[32],
+                             uint64_t last = static_cast<uint64_t>(Purpose::kQuantize) << 24) {
   alignas(64) uint64_t low[2][kLanes / 2], high[2][kLanes / 2], index[2][kLanes / 2];
   for (size_t lane = 0; lane < kLanes; ++lane) {
     low[lane % 2][lane / 2] = static_cast<uint32_t>(tile[lane]);

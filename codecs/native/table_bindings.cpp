@@ -15,8 +15,9 @@ bool encode_table(Mat<In> values, const Vec<T>& lower, const Vec<T>& upper, cons
                   int bits, int samples, uint64_t seed, uint64_t first_tile, EncodeTable<In, T>* encode,
                   const MutVec<uint8_t>& codes, const MutDenseMat<uint64_t>& variance) {
   require(bits >= 1 && bits <= 8, "bits must lie in 1..8");
-  require(samples == 1 || samples == 2, "samples must be 1 or 2");
+  require(samples == 1 || samples == 2 || samples == 4 || samples == 8, "samples must be 1, 2, 4 or 8");
   const CodeSpec spec{bits, samples};
+  require(samples <= 2 || spec.stored_bits() <= 8, "four and eight samples take up to eight stored bits");
   const size_t rows = values.shape(0), columns = values.shape(1), levels = size_t{1} << bits;
   require(lower.shape(0) == columns && upper.shape(0) == columns,
           "one lower and one upper bound for each column is needed");

@@ -195,7 +195,7 @@ class EncodedChunk:
             return None
         half = self.header.item_size == 2
         samples = self.header.quantizer.samples
-        if self.header.quantizer.weaved:
+        if self.header.quantizer.weaved or (samples > 2 and self.places is None):
             steps = self.reading.intervals
             every = np.arange(steps + 1, dtype=np.uint16)[None]
             values = code_values(self.lower, self.upper, every, samples, half=half, steps=steps)

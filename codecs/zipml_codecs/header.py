@@ -28,6 +28,11 @@ LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}
 """The largest finite value that each item size holds (of doubles, any)."""
 
 
+def _minor(quantizer: Quantizer, table_bits: int) -> int:
+    """The version that a reader needs."""
+    return 3 if quantizer.samples > 2 else 2 if quantizer.weaved else 1 if table_bits else 0
+
+
 def _aligned(size: int, to: int) -> int:
     return -(-size // to) * to
 
@@ -158,7 +163,7 @@ class ChunkHeader:
         fixed = _FIXED.pack(
             MAGIC,
             MAJOR,
-            2 if q.weaved else 1 if self.table_bits else 0,  # the version that a reader needs
+            _minor(q, self.table_bits),
             q.bits,
             q.samples,
             LAYOUTS.index(q.layout),

@@ -17,6 +17,8 @@ NAN_POLICIES = ("error", "mean")
 LEVELS = ("uniform", "optimal")
 LAYOUTS = ("packed", "weaved")
 _PRECISIONS = (1, 2, 4, 8)
+_SAMPLES = (1, 2, 4, 8)
+_MOST_STORED_BITS = 8  # of more than two samples
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Quantizer:
         1 to 8: a value is rounded to one of ``2**bits`` levels.
     samples : int
         1, or 2 for double sampling: the sum of two independent codes is stored, in ``bits + 1``
-        bits, and decodes as the mean of the two samples.
+        bits, and decodes as the mean of the two samples. Or 4 or 8, in ``bits + 2`` or
+        ``bits + 3`` bits, at most 8, with the packed layout and ``scale="column"``.
     scale : {"column", "row", "row-l2"}
         ``column``: levels span the smallest to the largest value of each column of a chunk.
         ``row``: they span minus to plus the row's largest magnitude; ``row-l2``: minus to plus
@@ -71,8 +74,8 @@ class Quantizer:
                 raise TypeError(f"{name} must be an integer, got {value!r}") from None
         if not 1 <= self.bits <= 8:
             raise ValueError(f"bits must lie in 1..8, got {self.bits}")
-        if self.samples not in (1, 2):
-            raise ValueError(f"samples must be 1 or 2, got {self.samples}")
+        if self.samples not in _SAMPLES:
+            raise ValueError(f"samples must be 1, 2, 4 or 8, got {self.samples}")
         if self.scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {self.scale!r}")
         if not 0 <= self.seed < 2**64:
@@ -89,6 +92,21 @@ class Quantizer:
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {self.layout!r}")
         object.__setattr__(self, "precisions", self._checked_precisions(self.precisions))
+        if self.samples > 2:
+            self._check_many_samples()
+
+    def _check_many_samples(self) -> None:
+        if self.by_row or self.weaved:
+            raise ValueError(
+                f"{self.samples} samples go with scale 'column' and layout 'packed', got "
+                f"{self.scale!r} and {self.layout!r}: take 1 or 2"
+            )
+        if self.stored_bits > _MOST_STORED_BITS:
+            raise ValueError(
+                f"{self.bits} bits x {self.samples} samples take {self.stored_bits} stored bits, "
+                f"more than {_MOST_STORED_BITS}: take at most "
+                f"{_MOST_STORED_BITS - self.stored_bits + self.bits} bits, or fewer samples"
+            )
 
     def _checked_precisions(self, given: Sequence[int]) -> tuple[int, ...]:
         if not self.weaved:
@@ -112,12 +130,12 @@ class Quantizer:
     def stored_bits(self) -> int:
         """Bits that a value takes.
 
-        ``bits``, and one more for the sum of two samples; weaved: its planes, ``bits`` and the
-        samples of each precision.
+        ``bits``, and one, two or three more for the sum of two, four or eight samples; weaved: its
+        planes, ``bits`` and the samples of each precision.
         """
         if self.weaved:
             return self.bits + self.samples * len(self.precisions)
-        return self.bits + self.samples - 1
+        return self.bits + self.samples.bit_length() - 1
 
     @property
     def intervals(self) -> int:

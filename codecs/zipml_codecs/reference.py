@@ -14,7 +14,15 @@ import numpy.typing as npt
 from .quantizer import TILE_ROWS, Quantizer
 from .rng import quantize_draws
 
-__all__ = ["decode_codes", "encode_codes", "levels", "positions", "unpack_codes", "variance_sums"]
+__all__ = [
+    "decode_codes",
+    "encode_codes",
+    "levels",
+    "positions",
+    "rounded",
+    "unpack_codes",
+    "variance_sums",
+]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 _EXTREMES = {
@@ -73,11 +81,17 @@ class _Grid:
 
     def values(self, stored: npt.NDArray[np.int64], samples: int) -> FloatArray:
         level = self.levels()
-        if samples == 1:
-            return level[stored]
-        low, high = stored // 2, stored - stored // 2
-        mean = (self.scaled[low] + self.scaled[high]) * self.dtype.type(0.5) / self.factor
-        return np.where(low == high, level[low], self._round(mean))
+        low, up = stored // samples, stored % samples
+        return np.where(up == 0, level[low], self.mean(low, low + (up > 0), up, samples))
+
+    def mean(self, low: Any, high: Any, up: Any, samples: int) -> Any:
+        """Mean of samples: `up` of them are at the higher place, the others at the lower."""
+        if samples <= 2:
+            mean = (self.scaled[low] + self.scaled[high]) * self.dtype.type(0.5)
+        else:
+            upper = (np.asarray(up) / samples).astype(self.dtype)  # exact
+            mean = self.scaled[low] * (1 - upper) + self.scaled[high] * upper
+        return self._round(mean / self.factor)
 
 
 def levels(lower: Any, upper: Any, bits: int, *, half: bool = False) -> FloatArray:
@@ -143,26 +157,35 @@ def encode_codes(
 ) -> npt.NDArray[np.uint8]:
     """Quantise and pack a (rows, columns) array."""
     where = positions(matrix, quantizer, lower, upper, half=half)
-    rows, columns = matrix.shape
     parts = []
-    for start in range(0, rows, TILE_ROWS):
+    for start in range(0, len(where), TILE_ROWS):
         tile = where[start : start + TILE_ROWS]
-        count = len(tile)
-        base, up = tile >> 16, tile & 0xFFFF
-        draws = np.stack(
-            [
-                quantize_draws(quantizer.seed, first_tile + start // TILE_ROWS, c)[:count]
-                for c in range(columns)
-            ],
-            axis=1,
-        ).astype(np.int64)
-        if quantizer.samples == 1:
-            codes = base + (draws < up)
-        else:
-            both = (up * up) >> 16
-            codes = 2 * base + (draws < both) + (draws < 2 * up - both)
+        codes = rounded(tile, quantizer, first_tile + start // TILE_ROWS)
         parts.append(_pack_tile(codes, quantizer.stored_bits))
     return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+
+def rounded(
+    tile: npt.NDArray[np.int64], quantizer: Quantizer, number: int
+) -> npt.NDArray[np.int64]:
+    """Return the stored codes of the positions of a tile, (rows, columns)."""
+    base, up = tile >> 16, tile & 0xFFFF
+    own = quantizer.samples > 2  # draws for each sample
+
+    def draws(sample: int) -> npt.NDArray[np.int64]:
+        columns = [
+            quantize_draws(quantizer.seed, number, c, sample)[: len(tile)]
+            for c in range(tile.shape[1])
+        ]
+        return np.stack(columns, axis=1).astype(np.int64)
+
+    if own:
+        ups = [(draws(sample) < up).astype(np.int64) for sample in range(quantizer.samples)]
+        return np.asarray(quantizer.samples * base + sum(ups))
+    if quantizer.samples == 1:
+        return np.asarray(base + (draws(0) < up))
+    both = (up * up) >> 16
+    return np.asarray(2 * base + (draws(0) < both) + (draws(0) < 2 * up - both))
 
 
 def _field_widths(stored_bits: int) -> list[int]:

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .quantizer import TILE_ROWS, Quantizer
-from .reference import FloatArray, _Grid, _pack_tile, unpack_codes
-from .rng import quantize_draws
+from .reference import FloatArray, _Grid, _pack_tile, rounded, unpack_codes
 
 __all__ = ["decode_codes", "encode_codes", "levels", "positions", "variance_sums"]
 
@@ -83,17 +82,7 @@ def encode_codes(
     parts = []
     for start in range(0, len(where), TILE_ROWS):
         tile = where[start : start + TILE_ROWS]
-        base, up = tile >> 16, tile & 0xFFFF
-        number = first_tile + start // TILE_ROWS
-        draws = np.stack(
-            [quantize_draws(quantizer.seed, number, c)[: len(tile)] for c in range(tile.shape[1])],
-            axis=1,
-        ).astype(np.int64)
-        if quantizer.samples == 1:
-            codes = base + (draws < up)
-        else:
-            both = (up * up) >> 16
-            codes = 2 * base + (draws < both) + (draws < 2 * up - both)
+        codes = rounded(tile, quantizer, first_tile + start // TILE_ROWS)
         parts.append(_pack_tile(codes, quantizer.stored_bits))
     return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
@@ -116,14 +105,12 @@ def decode_codes(
     for c in range(columns):
         grid = _Grid(lower[c], upper[c], top, half=half)
         at = np.append(places[c].astype(np.int64), top)
-        level, scaled = grid.levels()[at], grid.scaled[at]
+        level = grid.levels()[at]
         for r in range(rows):
             z = int(codes[r, c])
             low = min(z // quantizer.samples, quantizer.intervals)
-            high = min(low + z % quantizer.samples, quantizer.intervals)
-            if low == high:
-                out[r, c] = level[low]
-            else:
-                mean = (scaled[low] + scaled[high]) * grid.dtype.type(0.5) / grid.factor
-                out[r, c] = grid._round(mean)
+            up = z % quantizer.samples if low < quantizer.intervals else 0
+            out[r, c] = level[low]
+            if up:
+                out[r, c] = grid.mean(at[low], at[low + 1], up, quantizer.samples)
     return out

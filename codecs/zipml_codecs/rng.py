@@ -82,9 +82,12 @@ def _blocks(seed: int, tile: int, index: int, last: int) -> npt.NDArray[np.uint3
     return words
 
 
-def quantize_draws(seed: int, tile: int, column: int) -> npt.NDArray[np.uint16]:
-    """Return the 64 draws of 16 bits that quantise one column of one tile."""
-    words = _blocks(seed, tile, column, Purpose.QUANTIZE << 24)
+def quantize_draws(seed: int, tile: int, column: int, sample: int = 0) -> npt.NDArray[np.uint16]:
+    """Return the 64 draws of 16 bits that quantise one column of one tile.
+
+    Two samples share theirs; of four and eight each has its own.
+    """
+    words = _blocks(seed, tile, column, Purpose.QUANTIZE << 24 | sample << 8)
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1)  # block, word, half
     return halves.transpose(1, 0, 2).reshape(64).astype(np.uint16)
 

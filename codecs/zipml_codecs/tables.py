@@ -182,8 +182,8 @@ def check_places(places: npt.NDArray[Any], quantizer: Quantizer, columns: int) -
 def code_entries(places: Places, samples: int) -> Places:
     """What each stored code is worth in steps of the grid, times the samples.
 
-    A stored code of two samples is the sum of two neighbouring codes, or twice one. Codes that no
-    writer makes are worth the last one.
+    A stored code of several samples is the sum of codes that are one or two neighbouring ones.
+    Codes that no writer makes are worth the last one.
 
     >>> code_entries(np.array([[0, 3, 30, 127]], np.uint8), 2)
     array([[  0,   3,   6,  33,  60, 157, 254, 254]], dtype=uint8)
@@ -191,8 +191,9 @@ def code_entries(places: Places, samples: int) -> Places:
     if samples == 1:
         return places
     after = np.concatenate([places[:, 1:], places[:, -1:]], axis=1)
-    entries = np.stack([places + places, places + after], axis=2)
-    return entries.reshape(len(places), -1)
+    kind = places.dtype.type
+    ups = [places * kind(samples - up) + after * kind(up) for up in range(samples)]
+    return np.stack(ups, axis=2).reshape(len(places), -1)
 
 
 def code_values(
@@ -229,6 +230,11 @@ def code_values(
         if samples == 1:
             return np.ascontiguousarray(level)
         after = np.concatenate([scaled[:, 1:], scaled[:, -1:]], axis=1)
-        mean = rounded(((scaled + after) * dtype(0.5)) / factor)
-    mean[:, -1] = level[:, -1]
-    return np.ascontiguousarray(np.stack([level, mean], axis=2).reshape(len(level), -1))
+        if samples == 2:
+            ups = [rounded(((scaled + after) * dtype(0.5)) / factor)]
+        else:
+            parts = [dtype(up / samples) for up in range(1, samples)]
+            ups = [rounded((scaled * (1 - p) + after * p) / factor) for p in parts]
+    for mean in ups:
+        mean[:, -1] = level[:, -1]
+    return np.ascontiguousarray(np.stack([level, *ups], axis=2).reshape(len(level), -1))

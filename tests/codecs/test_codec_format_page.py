@@ -30,12 +30,12 @@ def philox(key, counter):
     return x
 
 
-def draw(seed, tile, column, row):
+def draw(seed, tile, column, row, sample=0):
     w, rest = divmod(row, 16)
     m, h = divmod(rest, 2)
     tile %= 2**64
     key = seed & 0xFFFFFFFF, seed >> 32
-    word = philox(key, (tile & 0xFFFFFFFF, tile >> 32, column, m))[w]
+    word = philox(key, (tile & 0xFFFFFFFF, tile >> 32, column, 256 * sample + m))[w]
     return word >> 16 if h else word & 0xFFFF
 
 
@@ -72,12 +72,15 @@ class Levels:
 
     def value(self, z, samples):
         z = min(z, samples * self.n)
-        if samples == 1:
-            return self.level(z)
-        c = z // 2
-        if z % 2 == 0:
-            return self.level(c)
-        return self.round((self.scaled(c) + self.scaled(c + 1)) * self.T(0.5) / self.f)
+        c, e = divmod(z, samples)
+        return self.level(c) if e == 0 else self.mean(c, c + 1, e, samples)
+
+    def mean(self, c, d, e, samples):
+        low, high = self.scaled(c), self.scaled(d)
+        if samples == 2:
+            return self.round((low + high) * self.T(0.5) / self.f)
+        parts = low * self.T((samples - e) / samples), high * self.T(e / samples)
+        return self.round((parts[0] + parts[1]) / self.f)
 
     def position(self, v):
         inverse = self.T(self.n / self.range) if self.range else self.T(0)
@@ -99,11 +102,10 @@ class Table:
 
     def value(self, z, samples):
         z = min(z, samples * (len(self.places) - 1))
-        c = z // samples
-        if z % samples == 0:
+        c, e = divmod(z, samples)
+        if e == 0:
             return self.grid.level(self.places[c])
-        low, high = (self.grid.scaled(k) for k in self.places[c : c + 2])
-        return self.grid.round((low + high) * self.grid.T(0.5) / self.grid.f)
+        return self.grid.mean(*self.places[c : c + 2], e, samples)
 
     def position(self, v):
         x = self.grid.T(v) * self.grid.f
@@ -145,7 +147,7 @@ class Page:
         (self.bits, self.samples, layout, levels, self.scale, self.item_size, ndim, self.flags) = (
             data[6:14]
         )
-        assert layout == 0 and data[5] == (1 if levels else 0)
+        assert layout == 0 and data[5] == (3 if self.samples > 2 else 1 if levels else 0)
         self.table_bytes = levels
         self.seed, self.first_tile, self.imputed = struct.unpack_from("<3Q", data, 16)
         (self.tail,) = struct.unpack_from("<d", data, 40)
@@ -167,7 +169,7 @@ class Page:
         self.variance_size = 16 if levels else 8
         assert codes == -(-(self.variances + self.variance_size * self.columns) // 64) * 64
         self.codes = data[codes:]
-        self.s = self.bits + self.samples - 1
+        self.s = self.bits + int(math.log2(self.samples))
 
     def levels(self, row, column):
         if self.scale:
@@ -198,9 +200,13 @@ class Page:
         for row, column, parts in places(self.rows, self.columns, self.s):
             levels = self.levels(row, column)
             base, p = divmod(levels.position(matrix[row, column]), 65536)
-            u = draw(self.seed, self.first_tile + row // 64, column, row % 64)
-            if self.samples == 1:
+            tile, k = self.first_tile + row // 64, self.samples
+            u = draw(self.seed, tile, column, row % 64)
+            if k == 1:
                 z = base + (u < p)
+            elif k > 2:
+                own = (draw(self.seed, tile, column, row % 64, i) for i in range(k))
+                z = k * base + sum(u < p for u in own)
             else:
                 h = p * p // 65536
                 z = 2 * base + (u < h) + (u < 2 * p - h)

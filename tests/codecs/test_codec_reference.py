@@ -11,6 +11,7 @@ from codec_samples import (
     laid_out,
     matrices,
     matrix,
+    most_bits,
     quantizers,
     whole,
     working,
@@ -62,6 +63,17 @@ def test_native_equals_reference_at_all_bits_on_all_kinds_of_columns(dtype, scal
     for bits in range(1, 9):
         quantizer = Quantizer(bits=bits, samples=samples, scale=scale, seed=bits)
         assert_as_reference(values, quantizer, first_tile=bits)
+
+
+@pytest.mark.parametrize("samples", [4, 8])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_four_and_eight_samples_on_every_instruction_set(simd, dtype, samples):
+    generator = np.random.default_rng(2)
+    for rows, columns in ((130, 2 * len(COLUMN_KINDS) + 3), (200, 3), (64, 16), (7, 1)):
+        values = matrix(generator, rows, columns, dtype)
+        for bits in range(1, most_bits(samples) + 1):
+            quantizer = Quantizer(bits=bits, samples=samples, seed=bits)
+            assert_as_reference(values, quantizer, first_tile=bits)
 
 
 @settings(max_examples=60, deadline=None)

@@ -54,10 +54,19 @@ def sample_matrix(dtype):
     return x.astype(dtype)
 
 
-@pytest.mark.parametrize("scale", ["column", "row", "row-l2"])
+ALL_SCALES = [
+    (bits, samples, scale)
+    for bits in range(1, 9)
+    for samples in (1, 2)
+    for scale in ("column", "row", "row-l2")
+]
+MANY_SAMPLES = [(bits, 4, "column") for bits in (1, 2, 6)] + [
+    (bits, 8, "column") for bits in (1, 5)
+]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(("bits", "samples", "scale"), ALL_SCALES + MANY_SAMPLES)
 def test_decoding_is_unbiased_and_of_the_stored_variance(bits, samples, dtype, scale):
     base = sample_matrix(dtype)
     values = np.tile(base, (REPEATS, 1))

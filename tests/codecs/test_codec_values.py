@@ -78,7 +78,7 @@ def test_other_types_than_floats_are_refused_by_name(dtype):
         ({"bits": 4.0}, TypeError, "bits must be an integer, got 4.0"),
         ({"bits": True}, TypeError, "got True"),
         ({"bits": "4"}, TypeError, "got '4'"),
-        ({"samples": 3}, ValueError, "samples must be 1 or 2, got 3"),
+        ({"samples": 3}, ValueError, "samples must be 1, 2, 4 or 8, got 3"),
         ({"scale": "global"}, ValueError, "scale must be one of column, row, row-l2; got 'global'"),
         ({"seed": -1}, ValueError, "seed must lie in"),
         ({"seed": 2**64}, ValueError, "seed must lie in"),

@@ -99,6 +99,14 @@ CASES = {
         {"bits": 8, "samples": 2, "layout": "weaved", "precisions": [7]},
         {},
     ),
+    "b3-four-samples-column-f4": (values(100, 6, "f4"), {"bits": 3, "samples": 4}, {}),
+    "b5-eight-samples-column-f8": (values(70, 5, "f8"), {"bits": 5, "samples": 8, "seed": 3}, {}),
+    "b2-eight-samples-table-f2": (
+        heavy_tailed(100, "f2"),
+        {"bits": 2, "samples": 8, "levels": "optimal"},
+        {"first_tile": 2**40},
+    ),
+    "b2-four-samples-extreme-f4": (extreme(66, "f4"), {"bits": 2, "samples": 4}, {}),
     "b4-weaved-extreme-f4": (extreme(66, "f4"), {"bits": 4, "layout": "weaved"}, {}),
     "b4-dataset-chunk-f4": (
         np.random.default_rng(2).uniform(-1, 1, (70, 6)).astype("f4"),

@@ -41,7 +41,19 @@ def test_two_samples_tell_the_variance_without_bias() -> None:
         assert found[inside].mean() == pytest.approx(variance[inside].mean(), rel=0.02)
 
 
-@pytest.mark.parametrize(("samples", "tolerance"), [(1, 0.3), (2, 0.04)])
+@pytest.mark.parametrize("samples", [4, 8])
+def test_more_samples_tell_it_too(samples: int) -> None:
+    rng = np.random.default_rng(1)
+    share, gaps = rng.beta(1, 3, 400_000), np.array([1.0, 0.5, 2.5, 0.0])
+    for base, gap in enumerate(gaps[:-1]):
+        codes = samples * base + (rng.random((samples, len(share))) < share).sum(axis=0)
+        values = np.cumsum([0, *np.repeat(gaps, samples) / samples])[:-1]
+        found = code_variances(values[None], samples)[0][codes]
+        mean = np.mean(share * (1 - share)) * gap**2 / samples
+        assert found.mean() == pytest.approx(mean, rel=0.01)
+
+
+@pytest.mark.parametrize(("samples", "tolerance"), [(1, 0.3), (2, 0.04), (8, 0.04)])
 def test_weighted_variance_is_that_of_the_original_rows(
     samples: int, tolerance: float, tmp_path: Path
 ) -> None:

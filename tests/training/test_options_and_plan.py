@@ -141,6 +141,10 @@ def test_samplings_need_the_samples_they_use(tmp_path: Path) -> None:
     two = compressed(source, tmp_path / "two", samples=2)
     with pytest.raises(UsageError, match="needs two samples"):
         train(one, TrainOptions(sampling="double"))
+    four = compressed(source, tmp_path / "four", samples=4)
+    with pytest.raises(UsageError, match="draws two samples apart and the dataset holds 4"):
+        train(four, TrainOptions(double_form="split"))
+    assert train(four, TrainOptions(epochs=1)).model.record["sampling"] == "double"
     assert train(one, TrainOptions(epochs=1)).model.record["sampling"] == "corrected"
     assert train(two, TrainOptions(epochs=1)).model.record["sampling"] == "double"
 

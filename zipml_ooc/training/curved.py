@@ -37,7 +37,7 @@ def applies(problem: Problem, *, by_row: bool) -> bool:
         and problem.outputs <= _MOST_OUTPUTS
         and not by_row
         and not problem.woven  # tables stand in the place of packed codes only
-        and (problem.tables is not None or problem.samples == 2)
+        and (problem.tables is not None or problem.samples >= 2)
         and problem.stored_bits <= _MOST_TABLE_BITS
         and bool(problem.variance.any())
     )
@@ -46,10 +46,11 @@ def applies(problem: Problem, *, by_row: bool) -> bool:
 def code_variances(values: F64, samples: int) -> F64:
     """Expected rounding variance of a value, given its code: (columns, codes), up to a factor.
 
-    Of two samples that differ, the squared half distance is it without bias. A single one lies in
-    one of the two intervals beside its level, g and h long. Of levels with the least variance, as
-    many times g come from the one as times h from the other: the derivative by the level vanishes.
-    So they come in the parts h and g of g + h, with variances as g squared and h squared: in the
+    Of two samples that differ, the squared half distance is it without bias; of k, of which c
+    rounded up, c (k - c) / (k^2 (k - 1)) times the squared interval. A single one lies in one of
+    the two intervals beside its level, g and h long. Of levels with the least variance, as many
+    times g come from the one as times h from the other: the derivative by the level vanishes. So
+    they come in the parts h and g of g + h, with variances as g squared and h squared: in the
     mean as g times h.
 
     >>> code_variances(np.array([[0.0, 1.0, 3.0]]), samples=1).tolist()
@@ -57,12 +58,14 @@ def code_variances(values: F64, samples: int) -> F64:
     >>> code_variances(np.array([[0.0, 0.5, 1.0, 1.0]]), samples=2).tolist()
     [[0.0, 0.25, 0.0, 0.0]]
     """
+    if samples > 1:
+        up = np.arange(values.shape[1]) % samples
+        level = np.pad(values[:, ::samples], ((0, 0), (0, 1)), "edge")
+        gap = np.repeat(np.diff(level, axis=1), samples, axis=1)
+        return np.asarray(gap**2 * (up * (samples - up)) / (samples**2 * (samples - 1)))
     gaps = np.diff(values, axis=1)
     none = np.zeros((len(values), 1))
     before, after = np.hstack([none, gaps]), np.hstack([gaps, none])
-    if samples == 2:  # odd codes are those of samples that differ
-        odd = np.arange(values.shape[1]) % 2 == 1
-        return np.where(odd & (after > 0), (before + after) ** 2 / 4, 0.0)
     longer = np.maximum(before, after)
     return np.asarray(
         longer * np.where((before > 0) & (after > 0), np.minimum(before, after), longer)

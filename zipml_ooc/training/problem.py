@@ -184,15 +184,20 @@ def resolve_loss(spec: DatasetSpec, options: TrainOptions) -> str:
 
 def resolve_sampling(spec: DatasetSpec, options: TrainOptions) -> str:
     """Choose the estimator and check that the dataset has the samples for it."""
-    samples = spec.quantizer.samples
-    if options.sampling == "auto":
-        return "double" if samples == 2 else "corrected"
-    if options.sampling == "double" and samples == 1:
+    samples, sampling = spec.quantizer.samples, options.sampling
+    if sampling == "auto":
+        sampling = "double" if samples >= 2 else "corrected"
+    if sampling == "double" and samples == 1:
         raise UsageError(
             "double sampling needs two samples and the dataset holds one: compress with "
             "--samples 2, or use --sampling corrected"
         )
-    return options.sampling
+    if sampling == "double" and options.double_form == "split" and samples > 2:
+        raise UsageError(
+            f"the split form draws two samples apart and the dataset holds {samples}: use "
+            "--double-form mean"
+        )
+    return sampling
 
 
 def resolve_arithmetic(columns: int, options: TrainOptions) -> str:
