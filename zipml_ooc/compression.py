@@ -1,42 +1,33 @@
 """From a source to a compressed dataset: one pass for statistics, one that quantises and writes.
 
 Memory is bounded by a few blocks whatever the source's size. The dataset is written beside its
-destination and renamed when it is whole, so that a failure leaves the destination as it was.
+destination and renamed when it is whole, so that a failure leaves the destination as it was. What
+is interrupted is kept there, to be resumed.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from zipml_codecs import Quantizer
 
 from .dataset import Dataset, open_dataset
-from .dataset_writer import DatasetWriter, Progress, written_beside
-from .errors import DataError, UsageError
+from .dataset_layout import DatasetLayout
+from .dataset_spec import DatasetSpec
+from .dataset_writer import DatasetWriter, Progress
+from .errors import UsageError
 from .features import FeatureEncoder
-from .level_fitting import LevelGatherer
+from .first_pass import STATISTICS_ROWS, first_pass
+from .journal import Run
+from .partial import Partial, partial_dataset, settle_published
 from .sources import Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
-from .statistics import ColumnStatistics, StatisticsAccumulator
-from .targets import TargetEncoder, TargetScan
-
-if TYPE_CHECKING:
-    from zipml_codecs.tables import FittedLevels
-
-    from .sources import Block
 
 __all__ = ["LEVEL_CHOICES", "CompressOptions", "compress"]
 
-# Statistics are gathered over blocks of this many rows whatever the chunks are, so that they, and
-# with them every stored byte, do not depend on chunking.
-_STATISTICS_ROWS = 8192
 LEVEL_CHOICES = ("auto", "uniform", "optimal")
 # One bit has no level between the outer ones; above, equal spacing is nearly as good.
 _AUTO_OPTIMAL_BITS = range(2, 5)
@@ -136,6 +127,7 @@ def compress(
     *,
     source_options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
     force: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Compress a source to a low-precision Zarr dataset.
@@ -150,7 +142,11 @@ def compress(
     source_options : SourceOptions
         Target columns, names of arrays, CSV dialect.
     force : bool
-        Replace an existing dataset; it stays whole until the new one is.
+        Replace an existing dataset; it stays whole until the new one is. Start again where an
+        interrupted run left an unfinished one.
+    resume : bool
+        Go on where an interrupted run of the same source and options stopped, if there is one.
+        The dataset is the same, to the byte, as that of a run without interruption.
     progress : callable, optional
 
     Returns
@@ -161,9 +157,11 @@ def compress(
     Raises
     ------
     UsageError
-        Missing source, unknown target, existing destination.
+        Missing source, unknown target, existing destination; an unfinished dataset without
+        `resume` or `force`, or one of another source or other options; another process at work.
     DataError
-        Values that cannot be stored, or no space left; the destination is as it was.
+        Values that cannot be stored, or no space left; the destination is as it was. What was
+        written is kept if the values were not the reason.
 
     Examples
     --------
@@ -173,108 +171,58 @@ def compress(
     ... )  # doctest: +SKIP
     """
     paths = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    place = _check_destination(dest, force=force)
+    place = _local_destination(dest)
+    if resume and settle_published(place):
+        return open_dataset(place)
+    _refuse_existing(place, force=force)
     report = progress or (lambda stage, done, total: None)
     source = open_source([os.fspath(p) for p in paths], source_options)
     if options.weight is not None:
         source = WeightedSource(source, options.weight)
     _refuse_overlap(source, place)
-    encoder = FeatureEncoder.fit(source, options.categorical, _STATISTICS_ROWS)
-    statistics, target, fitted = _first_pass(source, encoder, options, report)
-    with written_beside(place, force=force) as workspace:
-        writer = DatasetWriter(workspace, source, encoder, statistics, target, options, fitted)
+    run = Run(source, source_options, options)
+    with partial_dataset(place, force=force, resume=resume) as partial:
+        plan = run.resume(partial.read(), place) if partial.begun else None
+        if plan is None:
+            encoder = FeatureEncoder.fit(source, options.categorical, STATISTICS_ROWS)
+            plan = first_pass(source, encoder, options, report)
+            writer = _writer(partial, source, plan, options)
+            writer.require_space()
+            partial.begin(run.journal(plan))
+        else:
+            writer = _writer(partial, source, plan, options)
+            writer.keep_existing(report)
+            writer.require_space()
         writer.write(report)
+        partial.publish()
     return open_dataset(place)
 
 
-def _check_destination(dest: str | os.PathLike[str], *, force: bool) -> Path:
+def _writer(
+    partial: Partial, source: Source, plan: DatasetSpec, options: CompressOptions
+) -> DatasetWriter:
+    return DatasetWriter(partial, source, DatasetLayout(plan, options.zarr_format), options.threads)
+
+
+def _local_destination(dest: str | os.PathLike[str]) -> Path:
     if "://" in os.fspath(dest):
         raise UsageError(f"the destination must be a local path, got {os.fspath(dest)!r}")
     place = Path(dest).absolute()
     if not place.parent.is_dir():
         raise UsageError(f"the destination's folder {place.parent} does not exist")
-    if place.exists():
-        if not force:
-            raise UsageError(f"{place} exists: choose another destination or use --force")
-        if not ((place / "zarr.json").exists() or (place / ".zgroup").exists()):
-            raise UsageError(f"{place} is no Zarr group: --force does not replace it")
     return place
+
+
+def _refuse_existing(place: Path, *, force: bool) -> None:
+    if not place.exists():
+        return
+    if not force:
+        raise UsageError(f"{place} exists: choose another destination or use --force")
+    if not ((place / "zarr.json").exists() or (place / ".zgroup").exists()):
+        raise UsageError(f"{place} is no Zarr group: --force does not replace it")
 
 
 def _refuse_overlap(source: Source, place: Path) -> None:
     for path in source.paths:
         if "://" not in path and Path(path).resolve().is_relative_to(place.resolve()):
             raise UsageError(f"{place} cannot be both source and destination")
-
-
-def _first_pass(
-    source: Source, encoder: FeatureEncoder, options: CompressOptions, report: Progress
-) -> tuple[ColumnStatistics, TargetEncoder | None, FittedLevels | None]:
-    accumulator = StatisticsAccumulator(len(encoder.names))
-    gatherer = None
-    if options.quantizer.levels == "optimal":
-        missing = options.nan == "mean"
-        gatherer = LevelGatherer(len(encoder.names), options.quantizer, missing=missing)
-    scan = TargetScan(source.targets, options.task) if source.targets else None
-    rows, weight = 0, 0.0
-    for block in source.blocks(_STATISTICS_ROWS):
-        values = encoder.transform(block)
-        _refuse_values(values, block, encoder, source, nan=options.nan)
-        accumulator.update(values)
-        if gatherer is not None:
-            gatherer.update(values)
-        if scan is not None and block.target is not None:
-            scan.update(block.target, block.first_row)
-        if block.weight is not None:
-            weight += float(block.weight.sum())
-        rows += block.rows
-        report("statistics", rows, None)
-    statistics = accumulator.result()
-    if rows == 0:
-        raise DataError(f"{', '.join(source.paths)}: no rows")
-    if options.weight is not None and not 0 < weight < math.inf:
-        raise DataError(
-            f"{', '.join(source.paths)}: the weights {options.weight!r} of its {rows:,} rows "
-            f"(0 to {rows - 1:,}) add up to {weight:g}: at least one must be above 0, and their "
-            "sum finite"
-        )
-    _refuse_columns(statistics, encoder, options)
-    target = scan.result() if scan is not None else None
-    return statistics, target, gatherer.fit(statistics) if gatherer is not None else None
-
-
-def _refuse_values(
-    values: npt.NDArray[np.float64],
-    block: Block,
-    encoder: FeatureEncoder,
-    source: Source,
-    *,
-    nan: str,
-) -> None:
-    if np.isfinite(values).all():
-        return
-    bad = ~np.isfinite(values) if nan == "error" else np.isinf(values)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        missing = np.isnan(values[row, column])
-        raise DataError(
-            f"{', '.join(source.paths)}: column {encoder.names[column]!r} "
-            f"{'has no value (NaN)' if missing else 'is infinite'} in row "
-            f"{block.first_row + row} (counted from 0); "
-            + ("remove the row or use --nan mean" if missing else "remove or replace it")
-        )
-
-
-def _refuse_columns(
-    statistics: ColumnStatistics, encoder: FeatureEncoder, options: CompressOptions
-) -> None:
-    empty = np.flatnonzero(statistics.missing == statistics.rows)
-    if empty.size:
-        raise DataError(f"column {encoder.names[empty[0]]!r} has no value in any row: leave it out")
-    wide = ~np.isfinite(statistics.std)
-    if not options.standardize:
-        largest = np.maximum(np.abs(statistics.minimum), np.abs(statistics.maximum))
-        wide |= largest > np.finfo(np.float32).max
-    if wide.any():
-        name = encoder.names[int(np.flatnonzero(wide)[0])]
-        raise DataError(f"the values of column {name!r} are too large for 32 bits: rescale it")

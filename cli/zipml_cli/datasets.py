@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from . import options as opt
 from .render import (
     number,
+    one_line,
     print_facts,
     print_json,
     print_table,
@@ -46,11 +50,14 @@ def compress(
     header: opt.Header = True,
     delimiter: opt.Delimiter = None,
     force: opt.Force = False,
+    resume: opt.Resume = False,
     json: opt.Json = False,
 ) -> None:
     """Compress a data set to low-precision Zarr.
 
-    The source is streamed twice, so it may be larger than memory. DEST appears when it is whole.
+    The source is streamed twice, so it may be larger than memory. DEST appears when it is whole. A
+    run that was interrupted leaves what it wrote beside DEST; the same command with --resume goes
+    on there, and with --force starts again.
 
     \b
     Examples:
@@ -59,6 +66,7 @@ def compress(
       zipml compress train.npz train.zarr --nan mean
       zipml compress train.npz any.zarr --layout weaved --bits 8 --precisions 2,4,8
       zipml compress survey.csv survey.zarr --target income --weight households
+      zipml compress houses.csv.gz houses.zarr --target price --resume
     """
     from zipml_ooc import CompressOptions
     from zipml_ooc import compress as run
@@ -89,13 +97,14 @@ def compress(
         header=header,
         delimiter=delimiter,
     )
-    with row_progress(json_wanted=json) as progress:
+    with _saying_how_to_resume(dest), row_progress(json_wanted=json) as progress:
         dataset = run(
             sources,
             dest,
             compress_options,
             source_options=source_options,
             force=force,
+            resume=resume,
             progress=progress,
         )
     facts = _describe(dataset)
@@ -117,6 +126,28 @@ def compress(
             ("time", f"{facts['seconds']:.1f} s"),
         ]
     )
+
+
+@contextmanager
+def _saying_how_to_resume(dest: str) -> Iterator[None]:
+    """Tell of what a run leaves behind that is stopped; errors tell of it themselves."""
+    from zipml_ooc import ZipmlError
+    from zipml_ooc.partial import partial_of
+
+    try:
+        yield
+    except ZipmlError:
+        raise
+    except BaseException:
+        if (folder := partial_of(dest)) is not None:
+            print(
+                one_line(
+                    f"zipml: what is written is kept in {folder}; the same command with --resume "
+                    "goes on with it"
+                ),
+                file=sys.stderr,
+            )
+        raise
 
 
 def info(

@@ -267,6 +267,13 @@ ChunkRows = Annotated[
         show_default="about four million values",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on where an interrupted run with the same source and options stopped.",
+    ),
+]
 ZarrFormat = Annotated[
     int, typer.Option("--zarr-format", metavar="N", help="Zarr format to write, 2 or 3.")
 ]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tables import tree_bytes
 
 ZIPML = (sys.executable, "-m", "zipml_cli")
 
@@ -66,16 +67,7 @@ def limited(count: int):
 
 def test_a_full_disk_leaves_nothing(zipml_process, zipml, samples, tmp_path, keep):
     """A limit on the size of files stands for the disk: writing fails half way."""
-    source = tmp_path / "s.npz"
-    zipml("synth", source, "--rows", 5000, "--columns", 100).must_succeed()
-    zipml("compress", source, tmp_path / "d.zarr").must_succeed()
     with keep(tmp_path):
-        zipml_process("compress", source, tmp_path / "e.zarr", **limited(100_000)).must_refuse(
-            1, "e.zarr"
-        )
-        zipml_process(
-            "compress", source, tmp_path / "d.zarr", "--force", **limited(100_000)
-        ).must_refuse(1, "d.zarr")
         for name in ("t.npz", "t.csv", "t.csv.gz", "t.parquet", "t.zarr"):
             zipml_process(
                 "synth", tmp_path / name, "--columns", 200, **limited(100_000)
@@ -89,28 +81,68 @@ def test_a_full_disk_leaves_nothing(zipml_process, zipml, samples, tmp_path, kee
             ).must_refuse(1, name)
 
 
+def test_compress_goes_on_after_a_full_disk(zipml_process, zipml, tmp_path):
+    source, dest = tmp_path / "s.npz", tmp_path / "d.zarr"
+    zipml("synth", source, "--rows", 5000, "--columns", 100).must_succeed()
+    zipml("compress", source, tmp_path / "whole.zarr", "--bits", 6).must_succeed()
+    zipml("compress", source, dest, "--bits", 2).must_succeed()
+    before = tree_bytes(dest)
+    arguments = ("compress", source, dest, "--bits", 6, "--force")
+    zipml_process(*arguments, **limited(100_000)).must_refuse(
+        1, "d.zarr", "File too large", "kept", "--resume"
+    )
+    assert tree_bytes(dest) == before
+    zipml(*arguments, "--resume").must_succeed()
+    assert tree_bytes(dest) == tree_bytes(tmp_path / "whole.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.zarr", "s.npz", "whole.zarr"]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [(signal.SIGINT, 130, "zipml: interrupted"), (signal.SIGTERM, 143, "zipml: terminated")],
 )
-def test_stopping_compress_leaves_nothing(zipml, tmp_path, keep, number, code, line):
-    source = tmp_path / "s.npz"
+def test_a_stopped_compress_says_how_to_go_on(zipml, tmp_path, number, code, line):
+    source, dest = tmp_path / "s.npz", tmp_path / "d.zarr"
     zipml("synth", source, "--rows", 100_000, "--columns", 100).must_succeed()
+    arguments = ("compress", source, dest, "--chunk-rows", "64")
+    process = subprocess.Popen(
+        [*ZIPML, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob(".d.zarr.partial/dataset/X/*")):  # it writes
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    partial = tmp_path / ".d.zarr.partial"
+    kept = f"zipml: what is written is kept in {partial}; the same command with --resume goes on"
+    first, second = sorted(err.splitlines())
+    assert first == line and second.startswith(kept)
+    zipml(*arguments).must_refuse(2, "d.zarr", "--resume", "--force")
+    zipml("info", dest).must_refuse(2, "no dataset")
+    zipml("info", partial / "dataset").must_refuse(1, "no Zarr group")
+    zipml(*arguments, "--resume").must_succeed()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.zarr", "s.npz"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_compress_that_is_stopped_in_its_first_pass_leaves_nothing(zipml, tmp_path, keep, number):
+    source = tmp_path / "s.npz"
+    zipml("synth", source, "--rows", 200_000, "--columns", 100).must_succeed()
     with keep(tmp_path):
         process = subprocess.Popen(
-            [*ZIPML, "compress", source, tmp_path / "d.zarr", "--chunk-rows", "64"],
+            [*ZIPML, "compress", source, tmp_path / "d.zarr"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        deadline = time.monotonic() + 60
-        while not any(tmp_path.glob(".d.zarr.*/X/*")):  # it writes
+        while not (tmp_path / ".d.zarr.partial" / "lock").exists():
             assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.001)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (code, "", f"{line}\n")
+        assert len(process.communicate(timeout=60)[1].splitlines()) == 1
 
 
 def test_a_reader_that_leaves_is_no_error(samples):

@@ -1,0 +1,414 @@
+"""Interrupted compression: whenever it stops, what is resumed ends in the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tables import compressed, regression_npz, tree_bytes, write_csv
+
+from zipml_ooc import (
+    CompressOptions,
+    DataError,
+    SourceOptions,
+    UsageError,
+    compress,
+    dataset_writer,
+    durable,
+    open_dataset,
+)
+
+# Runs the same compression again and again in a child that kills itself at one of its dealings with
+# files in the destination's folder, each time a drawn number of them later, until one gets through.
+KILLED = """
+import os, signal, sys
+import numpy as np
+from zipml_ooc import CompressOptions, SourceOptions, compress, dataset_writer
+import zipml_ooc.dataset, zarr  # loaded before the first fork
+folder, name, deaths, seed, force = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+rng = np.random.default_rng(seed)
+options = CompressOptions(bits=3, chunk_rows=64, weight="w", threads=2)
+killed = 0
+while True:
+    allowed = int(rng.integers(1, 120)) if killed < deaths else 10**9
+    child = os.fork()
+    if not child:
+        left = [allowed]
+        def count(event, arguments):
+            if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir"):
+                if folder in str(arguments[0]) and name in str(arguments[0]):
+                    left[0] -= 1
+                    if not left[0]:
+                        os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(count)
+        source_options = SourceOptions(target=("y", "z"))
+        compress(f"{folder}/t.csv", f"{folder}/{name}", options, source_options=source_options,
+                 resume=True, force=bool(force))
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not status:
+        break
+    assert status == -signal.SIGKILL, status
+    killed += 1
+print(killed)
+"""
+
+
+def table(path: Path, rows: int = 1000) -> Path:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((rows, 6)).round(3)
+    columns: dict[str, Any] = {f"c{j}": values[:, j] for j in range(4)}
+    columns |= {"y": values[:, 4], "z": values[:, 5], "w": np.abs(values[:, 0])}
+    return write_csv(path, columns)
+
+
+OPTIONS = CompressOptions(bits=3, chunk_rows=64, weight="w")
+TARGETS = SourceOptions(target=("y", "z"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_ten_kills_and_as_many_resumes_end_in_the_same_bytes(tmp_path: Path, force: bool) -> None:
+    source = table(tmp_path / "t.csv")
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    if force:
+        compressed(source, tmp_path / "d", bits=8)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), "d", "10", str(int(force)), str(int(force))],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 10
+    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "t.csv", "whole"]
+
+
+@pytest.mark.parametrize("last", range(1, 16))
+def test_a_kill_at_the_very_end_loses_neither_dataset(tmp_path: Path, last: int) -> None:
+    """Publishing takes a few steps; after each of them there is the old dataset or the new one."""
+    source = table(tmp_path / "t.csv", rows=100)
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    before = tree_bytes(compressed(source, tmp_path / "d", bits=8).path)
+    after = tree_bytes(tmp_path / "whole")
+    steps = []
+
+    def count(event: str, arguments: Any) -> None:
+        if steps and event in ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            steps.append(event)
+            if len(steps) == last + 1:
+                steps.clear()
+                os._exit(9)
+
+    child = os.fork()
+    if not child:  # a child that ends like that runs no handler of ours
+        original = dataset_writer.DatasetWriter.write
+
+        def write(self: Any, report: Any) -> None:
+            original(self, report)
+            steps.append("written")
+
+        dataset_writer.DatasetWriter.write = write  # type: ignore[method-assign]
+        sys.addaudithook(count)
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    compress(source, tmp_path / "e", OPTIONS, source_options=TARGETS)  # others are not disturbed
+    if (tmp_path / "d").exists():
+        assert tree_bytes(tmp_path / "d") in (before, after)
+    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True, force=True)
+    assert tree_bytes(tmp_path / "d") == after
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "e", "t.csv", "whole"]
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """A disk that takes so many more files."""
+    original, count = durable.write_all, [writes]
+
+    def write(descriptor: int, data: Any) -> None:
+        count[0] -= 1
+        if count[0] < 0:
+            original(descriptor, memoryview(data)[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(descriptor, data)
+
+    monkeypatch.setattr(durable, "write_all", write)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("writes", [0, 1, 2, 20, 49])
+def test_a_full_disk_is_an_error_that_can_be_resumed(
+    tmp_path: Path, force: bool, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = table(tmp_path / "t.csv")
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    before: dict[str, bytes] = {}
+    if force:
+        before = tree_bytes(compressed(source, tmp_path / "d", bits=8).path)
+    with monkeypatch.context() as patch:
+        full_after(patch, writes)
+        outcome = "--resume goes on" if writes else "nothing was left behind"
+        with pytest.raises(DataError, match=f"No space left on device.*{outcome}"):
+            compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force)
+    assert not force or tree_bytes(tmp_path / "d") == before
+    assert (tmp_path / ".d.partial").exists() == bool(writes)
+    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force, resume=True)
+    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
+
+
+def interrupted(source: Path, dest: Path, options: CompressOptions = OPTIONS) -> Path:
+    """Stop in the middle of the second pass, and return where the rest lies."""
+
+    def stop(stage: str, rows: int, total: int | None) -> None:
+        if stage == "compress" and rows >= 500:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(source, dest, options, source_options=TARGETS, progress=stop)
+    partial = dest.with_name(f".{dest.name}.partial")
+    assert 5 <= len(list(partial.glob("dataset/X/c/*"))) < 16
+    return partial
+
+
+def test_what_is_whole_is_kept_and_what_is_damaged_is_written_again(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    partial = interrupted(source, tmp_path / "d")
+    data = partial / "dataset"
+    flipped = bytearray((data / "X/c/1/0").read_bytes())
+    flipped[200] ^= 1
+    (data / "X/c/1/0").write_bytes(flipped)
+    (data / "y/c/2/0").write_bytes(b"")
+    (data / "sample_weight/c/3").unlink()
+    (data / "X/c/4/0").write_bytes((data / "X/c/0/0").read_bytes())
+    (partial / "scratch" / "half").write_bytes(b"x")
+    kept = (data / "X/c/0/0").stat().st_ino
+    checked = []
+
+    def report(stage: str, rows: int, total: int | None) -> None:
+        checked.append(stage)
+
+    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True, progress=report)
+    assert "check" in checked and "statistics" not in checked  # the first pass is not repeated
+    assert (tmp_path / "d/X/c/0/0").stat().st_ino == kept
+    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
+
+
+def test_nothing_is_resumed_without_being_asked_for(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    partial = interrupted(source, tmp_path / "d")
+    before = tree_bytes(partial)
+    with pytest.raises(UsageError, match=r"unfinished, in \.d\.partial: .*--resume.*--force"):
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS)
+    assert set(tree_bytes(partial)) == set(before)
+    with pytest.raises(UsageError, match="there is no dataset"):
+        open_dataset(tmp_path / "d")
+    with pytest.raises(DataError, match="no Zarr group"):
+        open_dataset(partial / "dataset")
+    compress(source, tmp_path / "d", CompressOptions(bits=8), force=True)  # other options
+    assert open_dataset(tmp_path / "d").spec.quantizer.bits == 8
+    assert not partial.exists()
+    with pytest.raises(UsageError, match="exists"):
+        compress(source, tmp_path / "d", CompressOptions(bits=8), resume=True)
+
+
+def test_a_run_without_a_beginning_can_be_resumed(tmp_path: Path) -> None:
+    source = regression_npz(tmp_path / "t.npz")
+    compress(source, tmp_path / "d", resume=True)
+    assert open_dataset(tmp_path / "d").spec.rows == 2000
+
+
+def test_other_options_or_sources_are_refused_and_harm_nothing(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    partial = interrupted(source, tmp_path / "d")
+
+    def refused(message: str, path: Path = source, targets: Any = TARGETS, **more: Any) -> None:
+        options = CompressOptions(**{"bits": 3, "chunk_rows": 64, "weight": "w", **more})
+        with pytest.raises(UsageError, match=message):
+            compress(path, tmp_path / "d", options, source_options=targets, resume=True)
+        assert partial.exists()
+
+    refused("begun with bits 3, not 4: resume with the same options, or .*--force", bits=4)
+    refused("begun with seed 0, not 1", seed=1)
+    refused(r"begun with target \['y', 'z'\], not \['y'\]", targets=SourceOptions(target=("y",)))
+    refused("begun from another source", path=table(tmp_path / "other.csv"))
+    text, status = source.read_text(), source.stat()
+    source.write_text(text.replace(".1", ".2", 1))  # as long as before
+    refused("its files have changed since")
+    source.write_text(text)
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    journal = json.loads((partial / "journal.json").read_text())
+    (partial / "journal.json").write_text(json.dumps({**journal, "version": "0.0.1"}))
+    refused("begun by version 0.0.1")
+    (partial / "journal.json").write_text("{")
+    refused("journal.json is damaged: start again with --force")
+    (partial / "journal.json").write_text(json.dumps(journal))
+    # Threads change nothing.
+    again = CompressOptions(bits=3, chunk_rows=64, weight="w", threads=3)
+    compress(source, tmp_path / "d", again, source_options=TARGETS, resume=True)
+    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
+
+
+def test_data_that_cannot_be_stored_leave_nothing(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+
+    def spoil(stage: str, rows: int, total: int | None) -> None:
+        if stage == "statistics":
+            table(source, rows=900)
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, progress=spoil)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv"]
+
+
+def test_a_source_that_goes_away_midway_can_be_resumed(tmp_path: Path) -> None:
+    """A network that fails is no fault of the data."""
+    x = np.random.default_rng(0).standard_normal((1000, 5))
+    np.save(tmp_path / "t.npy", x)
+    options = CompressOptions(chunk_rows=64)
+    compress(tmp_path / "t.npy", tmp_path / "whole", options)
+
+    def lose(stage: str, rows: int, total: int | None) -> None:
+        if stage == "statistics":
+            (tmp_path / "t.npy").rename(tmp_path / "away.npy")
+
+    with pytest.raises(UsageError, match=r"cannot be opened.*--resume goes on with it"):
+        compress(tmp_path / "t.npy", tmp_path / "d", options, progress=lose)
+    (tmp_path / "away.npy").rename(tmp_path / "t.npy")
+    compress(tmp_path / "t.npy", tmp_path / "d", options, resume=True)
+    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
+
+
+def test_two_processes_do_not_write_one_dataset(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    partial = interrupted(source, tmp_path / "d")
+    holder = subprocess.Popen(
+        [sys.executable, "-c",
+         "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX); "
+         "print('held', flush=True); time.sleep(60)", str(partial / "lock")],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with pytest.raises(UsageError, match=r"is being written by process \d+ on \S+: wait"):
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
+    holder.kill()
+    holder.wait()
+    # The lock of a process that died is no lock.
+    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
+    assert not partial.exists()
+
+
+def test_without_locks_of_the_file_system_the_named_process_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = table(tmp_path / "t.csv")
+    partial = interrupted(source, tmp_path / "d")
+
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    # Its process, this one, is alive.
+    with pytest.raises(UsageError, match=f"written by process {os.getpid()} on"):
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    _, host = (partial / "lock").read_text().split()
+    (partial / "lock").write_text(f"{gone.pid} {host}")
+    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
+    assert not partial.exists()
+
+
+def test_space_is_asked_for_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = table(tmp_path / "t.csv")
+    whole = compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    taken = sum(len(data) for data in tree_bytes(Path(whole.path)).values())
+
+    def little(_: Any) -> Any:
+        return type("Usage", (), {"free": taken})()
+
+    monkeypatch.setattr(dataset_writer.shutil, "disk_usage", little)
+    for force in (False, True):
+        with pytest.raises(DataError, match=rf"up to [\d,]+ bytes and its disk has {taken:,} left"):
+            compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "whole"]
+
+
+def test_the_estimate_of_space_is_an_upper_bound_and_close(tmp_path: Path) -> None:
+    from zipml_ooc.dataset_layout import DatasetLayout
+
+    source = regression_npz(tmp_path / "t.npz", rows=20_000, columns=40)
+    for number, options in enumerate(
+        ({}, {"zarr_format": 2}, {"scale": "row"}, {"layout": "weaved", "bits": 8})
+    ):
+        dataset = compressed(source, tmp_path / str(number), chunk_rows=3200, **options)
+        taken = sum(len(data) for data in tree_bytes(Path(dataset.path)).values())
+        layout = DatasetLayout(dataset.spec, dataset.zarr_format)
+        assert sum(map(layout.chunk_bytes, range(dataset.spec.chunks))) == dataset.stored_bytes
+        assert taken <= layout.most_bytes < 1.3 * taken + 200_000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_destination_is_one_clear_error(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(DataError, match=f"cannot write in {folder}: Permission denied"):
+        compress(source, folder / "d", OPTIONS, source_options=TARGETS)
+
+
+def test_a_destination_that_refuses_to_be_written_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = table(tmp_path / "t.csv")
+
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataError, match=f"cannot write in {tmp_path}: Read-only file system"):
+        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS)
+
+
+def test_a_file_system_that_fills_up_is_refused_at_once_or_resumed(tmp_path: Path) -> None:
+    """A real one, of 2 MB, where this process may mount it."""
+    source = regression_npz(tmp_path / "t.npz", rows=50_000, columns=60)
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(small)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip("this process may not mount a file system")
+    try:
+        options = CompressOptions(chunk_rows=3200)
+        with pytest.raises(DataError, match=r"will take up to .* and its disk has .* left"):
+            compress(source, small / "d", CompressOptions(bits=8, chunk_rows=3200))
+        assert list(small.iterdir()) == []
+
+        def fill(stage: str, rows: int, total: int | None) -> None:
+            if stage == "compress" and rows < 20_000:
+                (small / "other").write_bytes(bytes(1_500_000))
+
+        options = CompressOptions(bits=1, chunk_rows=3200)
+        with pytest.raises(DataError, match="No space left on device; what is written is kept"):
+            compress(source, small / "d", options, progress=fill)
+        with pytest.raises(DataError, match="will take up to"):
+            compress(source, small / "d", options, resume=True)
+        (small / "other").unlink()
+        compress(source, small / "d", options, resume=True)
+        compress(source, tmp_path / "whole", options)
+        assert tree_bytes(small / "d") == tree_bytes(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
