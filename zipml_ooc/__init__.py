@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Checkpoints": "training",
     "CompressOptions": "compression",
     "DataError": "errors",
     "Dataset": "dataset",
@@ -32,6 +33,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Checkpoints",
     "CompressOptions",
     "DataError",
     "Dataset",
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     from .scoring import evaluate, predict
     from .sources import SourceOptions
     from .synthesis import synth
-    from .training import TrainOptions, TrainResult, train
+    from .training import Checkpoints, TrainOptions, TrainResult, train
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from . import options as opt
 from . import train_options as fit
-from .render import epoch_progress, number, print_facts, print_json, row_progress
+from .render import epoch_progress, number, print_facts, print_json, row_progress, say
 
 if TYPE_CHECKING:
+    from zipml_ooc import Checkpoints
     from zipml_ooc.training import TrainingError
 
 
@@ -49,6 +50,10 @@ def train(
     threads: opt.Threads = None,
     workers: fit.Workers = None,
     scheduler: fit.Scheduler = None,
+    checkpoint: fit.Checkpoint = None,
+    checkpoint_every: fit.CheckpointEvery = None,
+    checkpoint_keep: fit.CheckpointKeep = None,
+    resume: fit.Resume = False,
     force: opt.Force = False,
     json: opt.Json = False,
 ) -> None:
@@ -57,6 +62,9 @@ def train(
     The model is the same on any number of threads, workers or machines. A run
     that diverges ends with exit code 1; with --out FILE.zipml its last good
     model is kept in FILE.last-good.zipml.
+
+    With --checkpoint, Ctrl-C and kill (SIGTERM) save the run before it ends with
+    exit code 130 or 143; the same command with --resume goes on.
 
     \b
     Examples:
@@ -71,6 +79,8 @@ def train(
       zipml train weaved.zarr --bits 2:4:8
       zipml train s3://bucket/weaved.zarr --bits 4 --out houses.zipml
       zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
+      zipml train big.zarr --out big.zipml --checkpoint big.run --checkpoint-every 5m
+      zipml train big.zarr --out big.zipml --checkpoint big.run --resume
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
     """
     from zipml_ooc import TrainOptions
@@ -109,6 +119,9 @@ def train(
     )
     if out is not None:
         _check_model_file(out, force=force)
+    checkpoints = _checkpoints(
+        checkpoint, every=checkpoint_every, keep=checkpoint_keep, resume=resume, force=force
+    )
     # Said of the port of a dashboard that nobody asked for.
     warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
     with epoch_progress(json_wanted=json) as progress:
@@ -119,7 +132,9 @@ def train(
                 threads=threads,
                 workers=workers,
                 scheduler=scheduler,
+                checkpoints=checkpoints,
                 progress=progress,
+                notice=say,
             )
         except TrainingError as error:
             raise _with_last_good(error, out, force=force) from None
@@ -285,6 +300,26 @@ def _with_last_good(error: TrainingError, out: Path | None, *, force: bool) -> T
         return type(error)(f"{error}; the last good model is not saved, for {place} exists")
     error.model.save(place)
     return type(error)(f"{error}; the last good model is in {place}", error.model)
+
+
+def _checkpoints(
+    folder: Path | None, *, every: str | None, keep: int | None, resume: bool, force: bool
+) -> Checkpoints | None:
+    from zipml_ooc import Checkpoints, UsageError
+
+    if folder is None:
+        given = {
+            "--checkpoint-every": every is not None,
+            "--checkpoint-keep": keep is not None,
+            "--resume": resume,
+        }
+        names = [name for name, there in given.items() if there]
+        if names:
+            raise UsageError(f"{names[0]} needs the folder of the run: add --checkpoint DIR")
+        return None
+    return Checkpoints(
+        folder, every or "60s", 2 if keep is None else keep, resume=resume, overwrite=force
+    )
 
 
 def _check_model_file(path: Path, *, force: bool) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "print_json",
     "print_table",
     "row_progress",
+    "say",
     "size",
     "step_progress",
 ]
@@ -58,6 +59,11 @@ def one_line(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in joined
     )
+
+
+def say(text: str) -> None:
+    """Tell, beside the results, what happened on the way."""
+    print(f"zipml: {one_line(text)}", file=sys.stderr)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -294,8 +294,38 @@ Workers = Annotated[
         "--workers", metavar="N", help="Train on so many local processes instead of threads."
     ),
 ]
-
-
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", metavar="DIR", help="Save the run there on its way, and when it is stopped."
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="30s|5m|1h|N",
+        help="How often: by the clock, also within an epoch, or every N epochs.",
+        show_default="60s",
+    ),
+]
+CheckpointKeep = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-keep",
+        metavar="N",
+        help="How many of the newest checkpoints are kept.",
+        show_default="2",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the newest checkpoint in DIR, or begin if there is none: the model is "
+        "that of a run that was never stopped.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(

@@ -115,7 +115,7 @@ def test_gram_takes_less_of_a_chosen_shrinkage_that_is_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sample said that all of the correction is admissible; over all rows it is not."""
-    from zipml_ooc.training import loop
+    from zipml_ooc.training import run
 
     rng = np.random.default_rng(3)
     common = rng.standard_normal((500, 1))
@@ -123,7 +123,7 @@ def test_gram_takes_less_of_a_chosen_shrinkage_that_is_too_much(
     y = common[:, 0] + 0.1 * rng.standard_normal(500)
     np.savez(tmp_path / "t.npz", X=x, y=y)
     dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=2, samples=1)
-    monkeypatch.setattr(loop, "shrinkage", lambda spectrum, problem: 1.0)
+    monkeypatch.setattr(run, "shrinkage", lambda spectrum, problem: 1.0)
     for options in ({}, {"l1": 1e-3}, {"l2_path": (0.0, 0.1), "validation": 0.2}):
         result = train(dataset, TrainOptions(solver="gram", **options))
         assert 0 <= result.model.record["shrinkage"] < 1

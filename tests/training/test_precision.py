@@ -89,10 +89,10 @@ def test_auto_begins_low_and_rises(dataset: Dataset) -> None:
 def test_a_run_that_starts_again_begins_at_the_first_precision(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zipml_ooc.training import loop
+    from zipml_ooc.training import run
 
-    real = loop.step_size
-    monkeypatch.setattr(loop, "step_size", lambda *a: 400 * real(*a))
+    real = run.step_size
+    monkeypatch.setattr(run, "step_size", lambda *a: 400 * real(*a))
     result = train(dataset, TrainOptions(bits="2:8", epochs=6, arithmetic="float"))
     assert [e.bits for e in result.epochs] == [2, 2, 2, 8, 8, 8]
     assert np.isfinite(result.loss)

@@ -10,7 +10,7 @@ which a gradient at either end tells.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from .schedules import Schedule
 from .spectrum import Spectrum
 from .tasks import FullGradient, Score
 
-__all__ = ["DIVERGED", "FALLING", "Watch", "Weakest", "advice", "curvature", "weakest"]
+__all__ = ["DIVERGED", "FALLING", "Seen", "Watch", "Weakest", "advice", "curvature", "weakest"]
 
 DIVERGED = "training diverged"
 FALLING = "training diverged: the corrected loss falls without end"
@@ -61,31 +61,60 @@ def weakest(spectrum: Spectrum, problem: Problem, kept: float) -> Weakest | None
     curved = spectrum.moments / spectrum.rows
     curved = curved + np.diag(problem.l2 - kept * problem.variance.astype(np.float64))
     values, vectors = np.linalg.eigh(curved)
-    return Weakest(float(values[0]), vectors[:, 0]) if values[0] < 0 else None
+    if values[0] >= 0:
+        return None
+    # In one piece, so that products with it have the same digits after it has been saved.
+    return Weakest(float(values[0]), np.ascontiguousarray(vectors[:, 0]))
+
+
+@dataclass
+class Seen:
+    """What the guard remembers of the epochs so far.
+
+    Attributes
+    ----------
+    good : (model, intercept) or None
+        The last model that the correction has not drawn away.
+    best : (model, intercept) or None
+        That of the epoch with the smallest loss, which is `best_loss`.
+    least, looked : float
+        What the correction took out of the loss, at least and when the way was last looked at.
+    smallest : float
+        Least length of a model in the weak direction.
+    travelled : float
+        Sum of the step sizes.
+    """
+
+    good: Estimate | None = None
+    best: Estimate | None = None
+    best_loss: float = math.inf
+    least: float = math.inf
+    looked: float = math.inf
+    smallest: float = math.inf
+    travelled: float = 0.0
 
 
 class Watch:
     """Looks at the epochs of one attempt, in turn.
 
-    `good` is the last model that the correction has not drawn away, `best` that of the epoch with
-    the smallest loss.
-
     `steps` are the steps that follow each other in an epoch; `weak` the direction to look in, where
-    it is known.
+    it is known. `seen` is what an earlier watch remembered, and stays as it was.
     """
 
     def __init__(
-        self, problem: Problem, schedule: Schedule, *, steps: float, weak: Weakest | None
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        *,
+        steps: float,
+        weak: Weakest | None,
+        seen: Seen | None = None,
     ) -> None:
         self._problem, self._corrects = problem, problem.corrected and schedule.shrinkage > 0
         self._steps, self._schedule, self._weak = steps, schedule, weak
         self._at_zero = problem.loss_at_zero
         self._loss = self._at_zero
-        self._least = self._looked = self._smallest = math.inf
-        self._travelled = 0.0
-        self._best = math.inf
-        self.good: Estimate | None = None
-        self.best: Estimate | None = None
+        self.seen = Seen() if seen is None else replace(seen)
 
     def leaving(self, state: State, *, part: float, last: bool) -> str | None:
         """Why an epoch shows that the run diverges, or None; `part` of the run is done."""
@@ -99,15 +128,15 @@ class Watch:
         if mean < -max(_BELOW * self._at_zero, chance):
             return FALLING
         if self._corrects and self._weak is not None:
-            self._travelled += self._steps * self._schedule.step_at(part)
+            self.seen.travelled += self._steps * self._schedule.step_at(part)
             model = state.estimate()[0]
             along = float(np.abs(model @ self._weak.direction).max())
-            far = self._travelled * -self._weak.variance > _EXPONENT
-            if far and along > _FACTOR * self._smallest:
+            far = self.seen.travelled * -self._weak.variance > _EXPONENT
+            if far and along > _FACTOR * self.seen.smallest:
                 return FALLING
             if last and along > _SHARE * float(np.linalg.norm(model)):
                 return FALLING
-            self._smallest = min(self._smallest, along)
+            self.seen.smallest = min(self.seen.smallest, along)
         return None
 
     def useless(self, held_out: Score) -> str | None:
@@ -117,19 +146,19 @@ class Watch:
 
     def doubts(self, estimate: Estimate, *, last: bool) -> bool:
         """Whether the way from the last good model to this one is to be looked at."""
-        if self._loss < self._best:
-            self._best, self.best = self._loss, estimate
+        if self._loss < self.seen.best_loss:
+            self.seen.best_loss, self.seen.best = self._loss, estimate
         if not self._corrects:
             return False
         removed = self._removed(estimate[0])
-        self._least = min(self._least, removed)
-        if removed <= _CALM * self._least:
-            self.good, self._looked = estimate, removed
+        self.seen.least = min(self.seen.least, removed)
+        if removed <= _CALM * self.seen.least:
+            self.seen.good, self.seen.looked = estimate, removed
             return False
         if removed <= _MATTERS * (self._loss + removed):
             return False
-        look = last or removed > _GROWN * self._looked
-        self._looked = max(self._looked, removed) if look else self._looked
+        look = last or removed > _GROWN * self.seen.looked
+        self.seen.looked = max(self.seen.looked, removed) if look else self.seen.looked
         return look
 
     def _removed(self, model: npt.NDArray[np.floating]) -> float:

@@ -6,11 +6,12 @@ up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .curved import curved_variance
-from .plan import Plan
+from .plan import Plan, Step
 from .problem import F32, F64, Problem
 from .replicas import State, merge, outset
 from .runner import Runner
@@ -54,14 +55,21 @@ class Passes:
         task = delayed(curved_variance)(delayed(job, traverse=False), problem, *estimate)
         return self.runner.compute(task)  # type: ignore[no-any-return]
 
-    def epoch(self, job: Job, epoch: int, state: State, anchor: Anchor | None = None) -> State:
-        """Rounds of replicas until every window has been visited."""
+    def rounds(
+        self,
+        job: Job,
+        rounds: Sequence[tuple[int, list[Step]]],
+        state: State,
+        anchor: Anchor | None = None,
+    ) -> State:
+        """Advance the replicas through some rounds of an epoch; each comes with its number."""
         from dask import delayed
 
         task, shared = delayed(advance), delayed(job, traverse=False)
         known = None if anchor is None else delayed(anchor, traverse=False)
         value: Any = delayed(state, traverse=False)
-        for number, steps in enumerate(self.plan.rounds(epoch)):
+        for number, steps in rounds:
+            epoch = steps[0].epoch
             begin = delayed(outset)(value, dask_key_name=f"begin-epoch{epoch}-round{number}")
             ends = [
                 task(

@@ -76,6 +76,11 @@ class Plan:
         """Number of windows."""
         return -(-self.tiles // self.window_tiles)
 
+    @property
+    def rounds_per_epoch(self) -> int:
+        """Number of rounds of an epoch."""
+        return -(-self.windows // self.replicas)
+
     def window_range(self, window: int) -> range:
         """Tiles of a window."""
         start = window * self.window_tiles

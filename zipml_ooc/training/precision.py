@@ -7,6 +7,7 @@ run; with ``auto`` a run starts at the lowest and goes on where the loss stalls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -63,13 +64,15 @@ def precisions_of(spec: DatasetSpec, bits: int | str | None) -> tuple[int | None
 class Stages:
     """Counts the epochs of a run and says when the precision is raised.
 
-    `stage` is the number of the precision that is live.
+    `stage` is the number of the precision that is live, `best` the smallest loss at it since the
+    last stall; a run that goes on gives both.
     """
 
-    def __init__(self, count: int, epochs: int, *, auto: bool) -> None:
+    def __init__(
+        self, count: int, epochs: int, *, auto: bool, stage: int = 0, best: float = math.inf
+    ) -> None:
         self._count, self._epochs, self._auto = count, epochs, auto
-        self.stage = 0
-        self._best = float("inf")
+        self.stage, self.best = stage, best
 
     def next_epoch(self, epoch: int, records: Sequence[EpochRecord]) -> bool:
         """Whether the precision is raised before this epoch; `records` are those so far."""
@@ -79,7 +82,7 @@ class Stages:
         elif records and self.stage + 1 < self._count:
             last = records[-1]
             loss = last.loss if last.validation_loss is None else last.validation_loss
-            fell = loss < _PROGRESS * self._best
-            self._best = loss if fell else float("inf")
+            fell = loss < _PROGRESS * self.best
+            self.best = loss if fell else math.inf
             self.stage += not fell
         return self.stage != before

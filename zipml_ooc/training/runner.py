@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import UsageError, ZipmlError
+from .signals import signals_ignored
 
 __all__ = ["Runner", "open_runner"]
 
@@ -43,19 +43,6 @@ class _Cluster:
 
     def compute(self, value: Any) -> Any:
         return self._client.compute(value).result()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside leave Ctrl-C to this one instead of printing tracebacks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change handlers
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -103,7 +90,7 @@ def open_runner(
         with client:
             yield _Cluster(client)
         return
-    with _interrupts_ignored():
+    with signals_ignored(signal.SIGINT):  # the workers leave Ctrl-C to this process
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=threads or 1,

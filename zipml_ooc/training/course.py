@@ -1,0 +1,138 @@
+"""Where a run stands: everything that changes on its way, so that it can go on from there.
+
+A course is never changed but replaced by the next one, between rounds and between epochs. What a
+run was asked for (dataset, options, plan) is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Self
+
+from .divergence import Seen, Weakest
+from .plan import Plan
+from .problem import F32, F64
+from .replicas import State
+from .results import EpochRecord
+from .schedules import Schedule
+from .tasks import Anchor
+
+__all__ = ["Course", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How far to step and how much to correct, settled from the data.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    weak : Weakest or None
+        The direction that the divergence guard looks in.
+    """
+
+    schedule: Schedule
+    weak: Weakest | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    attempt : int
+        How often it has begun again with smaller steps.
+    first, setting : Setting
+        What the attempt began with, and what is live: the correction changes with the precision.
+    state : State
+    seen : Seen
+        What the divergence guard remembers.
+    epoch : int
+        The one in progress, from 0.
+    rounds : int or None
+        How many of its rounds are done; None before it has begun.
+    anchor : Anchor or None
+        That of the epoch in progress, for ``svrg``.
+    variance : (columns,) float32 or None
+        Rounding variances weighted by the curvature at a model, where that is done.
+    stage : int
+        Number of the precision that is live.
+    stage_best : float
+        Smallest loss at this precision, see `Stages`.
+    records : tuple of EpochRecord
+    kept : (model, intercept) or None
+        What the run would hand over: the last model, or with patience the best one.
+    kept_loss : float or None
+        Its validation loss.
+    waited : int
+        Epochs since then.
+    settled : bool
+        No epoch is left to run.
+    seconds, epoch_seconds : float
+        Since the beginning, and those of them before this epoch.
+    """
+
+    attempt: int
+    first: Setting
+    setting: Setting
+    state: State
+    seen: Seen
+    epoch: int = 0
+    rounds: int | None = None
+    anchor: Anchor | None = None
+    variance: F32 | None = None
+    stage: int = 0
+    stage_best: float = math.inf
+    records: tuple[EpochRecord, ...] = ()
+    kept: tuple[F64, F64] | None = None
+    kept_loss: float | None = None
+    waited: int = 0
+    settled: bool = False
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+
+    def place(self, plan: Plan) -> str:
+        """Say how far the run has come."""
+        if self.settled:
+            return f"all of {self.epoch} epochs"
+        done, of = self.rounds or 0, plan.rounds_per_epoch
+        return f"epoch {self.epoch + 1} of {plan.epochs}, {done} of {of} rounds done"
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return JSON values and arrays."""
+        tree = _plain(self)
+        assert isinstance(tree, dict)
+        return tree
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        """Build from what `to_tree` gave."""
+        seen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in tree["seen"].items()
+        }
+        built: dict[str, Any] = {
+            "first": _setting(tree["first"]),
+            "setting": _setting(tree["setting"]),
+            "state": State(**tree["state"]),
+            "seen": Seen(**seen),
+            "anchor": None if tree["anchor"] is None else Anchor(**tree["anchor"]),
+            "records": tuple(EpochRecord(**record) for record in tree["records"]),
+            "kept": None if tree["kept"] is None else tuple(tree["kept"]),
+        }
+        return cls(**(tree | built))
+
+
+def _setting(tree: dict[str, Any]) -> Setting:
+    weak = None if tree["weak"] is None else Weakest(**tree["weak"])
+    return Setting(Schedule(**tree["schedule"]), weak)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
