@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import zipfile
 from pathlib import Path
 from uuid import uuid4
 
 import fsspec
 import numpy as np
 import pytest
-from tables import compressed, regression_npz
+from tables import compressed, regression_npz, sharded
 
 from zipml_ooc import DataError, TrainOptions, UsageError, evaluate, open_dataset, train
 from zipml_ooc.stores import open_store
@@ -79,9 +81,75 @@ def test_what_a_url_lacks_is_said_in_a_line(
     with pytest.raises(DataError, match=f"chunk X/c/0/0 of {memory_url} is missing"):
         dataset.read_chunk(0)
 
-    def without_s3fs(url: str) -> None:
+    def without_s3fs(url: str, **options: object) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", without_s3fs)
-    with pytest.raises(UsageError, match=r's3fs: pip install "zipml-ooc\[s3\]"'):
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(
+        UsageError,
+        match=r's3fs: pip install "zipml-ooc\[s3\]", or obstore: .*"zipml-ooc\[obstore\]"$',
+    ):
         open_store("s3://bucket/never-seen")
+    with pytest.raises(UsageError, match=r'x: this kind of URL needs obstore: pip install "zipml'):
+        open_store("obstore+s3://bucket/x")
+
+
+def test_obstore_says_which_urls_it_opens() -> None:
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    with pytest.raises(UsageError, match=r"obstore\+memory://x: obstore opens s3, .* URLs"):
+        open_store("obstore+memory://x")
+
+
+def zipped(folder: Path, file: Path, method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(folder))
+    return file
+
+
+@pytest.mark.parametrize("layout", ["packed", "weaved", "sharded"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_dataset_in_a_zip_file_is_the_dataset_in_its_folder(
+    tmp_path: Path, layout: str, method: int
+) -> None:
+    source = regression_npz(tmp_path / "t.npz", rows=900)
+    options = {"layout": "weaved", "bits": 8} if layout == "weaved" else {}
+    local = compressed(source, tmp_path / "d", chunk_rows=128, **options)
+    folder = sharded(local, tmp_path / "s", 3) if layout == "sharded" else tmp_path / "d"
+    file = zipped(folder, tmp_path / "d.zip", method)
+    packed = open_dataset(file)
+    assert packed.stored_bytes == open_dataset(folder).stored_bytes
+    bits = 4 if layout == "weaved" else None
+    before = packed.store.traffic.fetched_bytes
+    for number in range(8):
+        mine, theirs = packed.read_chunk(number, bits), local.read_chunk(number, bits)
+        assert mine.codes.tobytes() == theirs.codes.tobytes()
+    if layout == "weaved":
+        assert packed.store.traffic.fetched_bytes - before == packed.bytes_at(4)
+    for workers in (None, 1) if layout == "sharded" and method == zipfile.ZIP_STORED else (None,):
+        here = train(local, TrainOptions(epochs=2, bits=bits))
+        there = train(f"zip://{file}", TrainOptions(epochs=2, bits=bits), workers=workers)
+        np.testing.assert_array_equal(here.model.coef, there.model.coef)
+    assert evaluate(there.model, str(file)) == evaluate(there.model, local)
+
+
+def test_what_a_zip_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no dataset at"):
+        open_dataset(tmp_path / "none.zip")
+    (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match=r"torn.zip is no whole Zip file"):
+        open_dataset(tmp_path / "torn.zip")
+    source = regression_npz(tmp_path / "t.npz", rows=200)
+    compressed(source, tmp_path / "d")
+    chunk = (tmp_path / "d" / "X" / "c" / "0" / "0").read_bytes()
+    file = zipped(tmp_path / "d", tmp_path / "d.zip")
+    whole = file.read_bytes()
+    at = whole.index(chunk) + len(chunk) // 2
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+    with pytest.raises(DataError, match=r"chunk X/c/0/0 of .*d\.zip cannot be used: its checksum"):
+        open_dataset(file).read_chunk(0)
+    (tmp_path / "d" / "X" / "c" / "0" / "0").unlink()
+    other = zipped(tmp_path / "d", tmp_path / "e.zip")
+    with pytest.raises(DataError, match=r"chunk X/c/0/0 of .*e\.zip is missing"):
+        open_dataset(other).read_chunk(0)

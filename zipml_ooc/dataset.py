@@ -7,6 +7,7 @@ its header compared with the dataset's attributes, and handed on without being u
 from __future__ import annotations
 
 import os
+from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from zipml_codecs.weave import plane_ranges
 from .chunk_places import ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
 from .errors import DataError, UsageError
-from .stores import Store, open_store
+from .row_arrays import RowArray
+from .stores import Store, Traffic, open_store
 
 __all__ = ["Dataset", "add_checksum", "open_cached", "open_dataset"]
 
@@ -51,6 +53,9 @@ class Dataset:
         self.spec = spec
         self.store = store
         self._group = group
+        self._beside = copy(store)  # targets and weights are not counted as chunks of X are
+        self._beside.traffic = Traffic()
+        self._arrays: dict[str, RowArray] = {}
         self._x = group["X"]
         self._places = ChunkPlaces(store, "X", self._x.metadata, str(path))
         expected = (spec.chunk_rows, len(spec.columns))
@@ -108,6 +113,23 @@ class Dataset:
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
         title = self._places.title(chunk)
+        for again in (True, False):
+            data, weaved = self._fetch(chunk, precision, title)
+            try:
+                encoded = self._parse_planes(data, precision) if weaved else _parse_whole(data)
+                self._require_ours(encoded, chunk)
+            except ChunkError as error:
+                if again and self.store.remote:
+                    continue  # what came need not be what is there
+                raise DataError(
+                    f"chunk {title} of {self.path} cannot be used: {error}; compress the source "
+                    "again"
+                ) from error
+            return encoded
+        raise AssertionError("the second try returns or raises")
+
+    def _fetch(self, chunk: int, precision: int | None, title: str) -> tuple[memoryview, bool]:
+        """Bytes of a chunk, and whether they are planes of it."""
         weaved = self.spec.quantizer.weaved and precision is not None
         try:
             place = self._places.find(chunk)
@@ -119,14 +141,7 @@ class Dataset:
             ) from None
         except OSError as error:
             raise DataError(f"chunk {title} of {self.path} cannot be read: {error}") from error
-        try:
-            encoded = self._parse_planes(data, precision) if weaved else _parse_whole(data)
-            self._require_ours(encoded, chunk)
-        except ChunkError as error:
-            raise DataError(
-                f"chunk {title} of {self.path} cannot be used: {error}; compress the source again"
-            ) from error
-        return encoded
+        return data, weaved
 
     def _ranges(self, chunk: int, precision: int | None) -> list[tuple[int, int]]:
         spec = self.spec
@@ -166,11 +181,8 @@ class Dataset:
             raise UsageError(
                 f"{self.path} holds no target: compress the source again with --target"
             )
-        try:
-            target = np.asarray(self._group["y"][start:stop])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise DataError(f"the targets y of {self.path} cannot be read: {error}") from error
-        target = target.reshape(stop - start, -1).astype(np.float64)
+        stored = self._rows("y").read(start, stop)
+        target = stored.reshape(stop - start, -1).astype(np.float64)
         if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
             raise DataError(
                 f"targets y of {self.path} are missing between rows {start} and {stop}: "
@@ -180,16 +192,24 @@ class Dataset:
 
     def read_weight(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Read the weights of a range of rows of a dataset that has them: (rows,)."""
-        try:
-            weight = np.asarray(self._group["sample_weight"][start:stop], np.float64)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise DataError(f"the weights of {self.path} cannot be read: {error}") from error
+        weight = self._rows("sample_weight").read(start, stop).astype(np.float64)
         if weight.shape != (stop - start,) or not (np.isfinite(weight) & (weight >= 0)).all():
             raise DataError(
-                f"the weights of {self.path} are missing or damaged between rows {start} and "
-                f"{stop}: compress the source again"
+                f"the weights sample_weight of {self.path} are missing or damaged between rows "
+                f"{start} and {stop}: compress the source again"
             )
         return weight
+
+    def _rows(self, name: str) -> RowArray:
+        if name not in self._arrays:
+            try:
+                array = self._group[name]
+            except (KeyError, ValueError, TypeError) as error:
+                raise DataError(
+                    f"{self.path} lacks its array {name} or its metadata are damaged"
+                ) from error
+            self._arrays[name] = RowArray(self._beside, name, array, str(self.path))
+        return self._arrays[name]
 
 
 def _parse_whole(data: memoryview) -> EncodedChunk:
@@ -212,7 +232,8 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     Parameters
     ----------
     path : path or URL of the Zarr group
-        Anything that fsspec opens, such as ``s3://bucket/cadata.zarr``.
+        A folder, a Zip file of one, or anything that fsspec or obstore opens, such as
+        ``s3://bucket/cadata.zarr``: see `zipml_ooc.stores.open_store`.
 
     Raises
     ------
@@ -229,6 +250,8 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     """
     import zarr  # not for `import zipml_ooc`: it takes a third of a second
 
+    from .stores.zarr_store import ReadOnlyStore
+
     given = os.fspath(path)
     store = open_store(given)
     try:
@@ -237,13 +260,19 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         raise UsageError(f"{given}: cannot be reached: {error}") from error
     if not exists:
         raise UsageError(f"there is no dataset at {given}")
-    try:
-        group = zarr.open_group(store.place, mode="r")
-        attributes = group.attrs.asdict().get(ATTRIBUTE)
-    except Exception as error:
-        if not (store.remote or isinstance(error, _DAMAGES)):  # file systems have their own
-            raise
-        raise DataError(f"{given} is no Zarr group, or its metadata are damaged") from error
+    for again in (store.remote, False):
+        try:
+            group = zarr.open_group(ReadOnlyStore(store), mode="r")
+            attributes = group.attrs.asdict().get(ATTRIBUTE)
+            break
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise DataError(f"the metadata of {given} cannot be read: {error}") from error
+            if again:
+                continue  # what came need not be what is there
+            if not (store.remote or isinstance(error, _DAMAGES)):  # file systems have their own
+                raise
+            raise DataError(f"{given} is no Zarr group, or its metadata are damaged") from error
     spec = DatasetSpec.from_attributes(attributes, given)
     try:
         shown = given if store.remote else Path(given.removeprefix("file://"))

@@ -99,7 +99,11 @@ Bits = Annotated[
     int, typer.Option("--bits", metavar="N", help="Bits of a value, 1 to 8: 2**bits levels.")
 ]
 DatasetPath = Annotated[
-    str, typer.Argument(metavar="DATASET", help="A dataset made by zipml compress.")
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="A dataset made by zipml compress: a folder, a Zip file of one, or a URL.",
+    ),
 ]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model made by zipml train.")]
 Data = Annotated[
