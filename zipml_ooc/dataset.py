@@ -275,7 +275,11 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
             raise DataError(f"{given} is no Zarr group, or its metadata are damaged") from error
     spec = DatasetSpec.from_attributes(attributes, given)
     try:
-        shown = given if store.remote else Path(given.removeprefix("file://"))
+        shown = (
+            given
+            if store.remote or given.startswith("zip://")
+            else Path(given.removeprefix("file://"))
+        )
         return Dataset(shown, spec, group, store)
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{given} lacks its array X or it is damaged: {error}") from error

@@ -5,22 +5,19 @@ zarr-python decodes what has codecs that are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
+from zipml_codecs import ChunkError
 
 from .chunk_places import ChunkPlaces, MissingChunkError
 from .errors import DataError
 from .stores import Store
+from .value_codec import ValueCodec
 
 __all__ = ["RowArray"]
-
-Decode = Callable[[Any], Any]
-
-_CHECKSUM_BYTES = 4
 
 
 class RowArray:
@@ -40,9 +37,9 @@ class RowArray:
         self._store, self._array, self._place = store, array, place
         self._places = ChunkPlaces(store, name, array.metadata, place)
         self._dtype = np.dtype(array.dtype)
-        self._decoders = _decoders(array.metadata.to_dict(), self._places, self._dtype)
-        if array.shape[1:] != self._places.shape[1:]:
-            self._decoders = None  # columns in chunks of their own
+        self._codec: ValueCodec | None = None
+        if array.shape[1:] == self._places.shape[1:]:  # no columns in chunks of their own
+            self._codec = _codec(array.metadata.to_dict(), self._places, self._dtype)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read a range of rows.
@@ -52,7 +49,7 @@ class RowArray:
         DataError
             A chunk is missing or damaged; the message names it.
         """
-        if self._decoders is None:
+        if self._codec is None:
             try:
                 return np.asarray(self._array[start:stop])
             except (OSError, ValueError, RuntimeError, KeyError, MemoryError) as error:
@@ -68,21 +65,21 @@ class RowArray:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _chunk(self, number: int) -> npt.NDArray[Any]:
-        assert self._decoders is not None
+        assert self._codec is not None
         title = f"chunk {self._places.title(number)} of {self._place}"
         for again in (True, False):
             try:
                 place = self._places.find(number)
-                data: Any = self._store.read(place.key, place.ranges(None))
+                data = self._store.read(place.key, place.ranges(None))
             except (FileNotFoundError, MissingChunkError):
                 raise DataError(f"{title} is missing: compress the source again") from None
             except OSError as error:
                 raise DataError(f"{title} cannot be read: {error}") from error
+            values = np.empty(self._places.shape, self._dtype)
             try:
-                for decode in self._decoders:
-                    data = decode(data)
-                return np.asarray(np.frombuffer(data, self._dtype).reshape(self._places.shape))
-            except (ValueError, RuntimeError, MemoryError) as error:
+                self._codec.decode(data, values)
+                return values
+            except ChunkError as error:
                 if not (again and self._store.remote):  # what came may not be what is there
                     raise DataError(
                         f"{title} cannot be used: {error}; compress the source again"
@@ -90,41 +87,10 @@ class RowArray:
         raise AssertionError("the second try returns or raises")
 
 
-def _decoders(
-    metadata: Mapping[str, Any], places: ChunkPlaces, dtype: np.dtype[Any]
-) -> list[Decode] | None:
-    """What makes a chunk's bytes those of an array, in this order; None: not known here."""
+def _codec(metadata: Mapping[str, Any], places: ChunkPlaces, dtype: np.dtype[Any]) -> Any:
+    """What decodes the chunks of an array; None where that is zarr-python."""
     if metadata["zarr_format"] == 2:
-        if metadata.get("filters") or metadata.get("order") != "C" or dtype.hasobject:
-            return None
-        compressor = metadata.get("compressor")
-        return [] if compressor is None else _numcodecs(compressor)
-    out: list[Decode] = []
-    first, *rest = places.codecs
-    little = first.get("configuration", {}).get("endian", "little") == "little"
-    if first["name"] != "bytes" or not little or not dtype.isnative:
-        return None
-    for codec in reversed(rest):
-        if codec["name"] == "crc32c":
-            out.append(_checked)
-        elif codec["name"] in ("zstd", "gzip"):
-            found = _numcodecs({"id": codec["name"]})
-            out.extend(found or ())
-        else:
-            return None
-    return out
-
-
-def _numcodecs(config: dict[str, Any]) -> list[Decode] | None:
-    from numcodecs import get_codec
-
-    return [get_codec(config).decode]
-
-
-def _checked(data: Any) -> memoryview:
-    view = memoryview(data)
-    body = view[:-_CHECKSUM_BYTES]
-    stated = int.from_bytes(view[-_CHECKSUM_BYTES:], "little")
-    if google_crc32c.value(np.frombuffer(body, np.uint8)) != stated:
-        raise ValueError("its checksum does not match: truncated or corrupted")
-    return body
+        plain = metadata["order"] == "C" and not dtype.hasobject
+        return ValueCodec.from_metadata(metadata) if plain and dtype.isnative else None
+    endian = places.codecs[0].get("configuration", {}).get("endian", "little")
+    return ValueCodec.from_metadata(metadata, places.codecs) if endian == "little" else None
