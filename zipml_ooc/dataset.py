@@ -7,8 +7,9 @@ its header compared with the dataset's attributes, and handed on without being u
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from copy import copy
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, ChunkError, ChunkHeader, EncodedChunk
-from zipml_codecs.weave import plane_ranges
+from zipml_codecs.weave import plane_ranges, rest_ranges, tile_ranges
 
 from .chunk_places import ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
@@ -112,36 +113,75 @@ class Dataset:
         DataError
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
-        title = self._places.title(chunk)
+        if not self.spec.quantizer.weaved or precision is None:
+            return self._checked(chunk, None, _parse_whole)
+        parse = partial(self._parse_planes, precision=precision)
+        return self._checked(chunk, self._ranges(chunk, precision), parse)
+
+    def complete_chunk(self, chunk: int, few: EncodedChunk) -> EncodedChunk:
+        """Fetch the planes that a weaved chunk lacks which was read at few bits, and check all.
+
+        Raises
+        ------
+        DataError
+        """
+        head, _ = ranges = rest_ranges(few.header, few.precision)
+        base = few.codes[: few.precision * few.header.plane_size].tobytes()
+
+        def parse(data: memoryview) -> EncodedChunk:
+            joined = b"".join((data[: head[1]], base, data[head[1] :]))
+            return self._parse_planes(memoryview(joined), self.spec.quantizer.bits)
+
+        return self._checked(chunk, ranges, parse)
+
+    def read_tiles(self, chunk: int, few: EncodedChunk, tiles: Sequence[int]) -> memoryview:
+        """Fetch of single tiles the planes that a chunk lacks which was read at few bits.
+
+        Parts of planes have no checksums: nothing is checked but that they are there.
+
+        Returns
+        -------
+        memoryview
+            Tile by tile, and of each the planes in their order.
+
+        Raises
+        ------
+        DataError
+        """
+        return self._fetch(chunk, tile_ranges(few.header, few.precision, tiles))
+
+    def _checked(
+        self,
+        chunk: int,
+        ranges: list[tuple[int, int]] | None,
+        parse: Callable[[memoryview], EncodedChunk],
+    ) -> EncodedChunk:
         for again in (True, False):
-            data, weaved = self._fetch(chunk, precision, title)
+            data = self._fetch(chunk, ranges)
             try:
-                encoded = self._parse_planes(data, precision) if weaved else _parse_whole(data)
+                encoded = parse(data)
                 self._require_ours(encoded, chunk)
             except ChunkError as error:
                 if again and self.store.remote:
                     continue  # what came need not be what is there
                 raise DataError(
-                    f"chunk {title} of {self.path} cannot be used: {error}; compress the source "
-                    "again"
+                    f"chunk {self._places.title(chunk)} of {self.path} cannot be used: {error}; "
+                    "compress the source again"
                 ) from error
             return encoded
         raise AssertionError("the second try returns or raises")
 
-    def _fetch(self, chunk: int, precision: int | None, title: str) -> tuple[memoryview, bool]:
-        """Bytes of a chunk, and whether they are planes of it."""
-        weaved = self.spec.quantizer.weaved and precision is not None
+    def _fetch(self, chunk: int, ranges: list[tuple[int, int]] | None) -> memoryview:
+        title = self._places.title(chunk)
         try:
             place = self._places.find(chunk)
-            parts = place.ranges(self._ranges(chunk, precision) if weaved else None)
-            data = self.store.read(place.key, parts)
+            return self.store.read(place.key, place.ranges(ranges))
         except (FileNotFoundError, MissingChunkError):
             raise DataError(
                 f"chunk {title} of {self.path} is missing: compress the source again"
             ) from None
         except OSError as error:
             raise DataError(f"chunk {title} of {self.path} cannot be read: {error}") from error
-        return data, weaved
 
     def _ranges(self, chunk: int, precision: int | None) -> list[tuple[int, int]]:
         spec = self.spec
@@ -153,11 +193,10 @@ class Dataset:
         )
         return plane_ranges(header, precision or spec.quantizer.bits)
 
-    def _parse_planes(self, data: memoryview, precision: int | None) -> EncodedChunk:
+    def _parse_planes(self, data: memoryview, precision: int) -> EncodedChunk:
         spec = self.spec
         assert spec.lower is not None and spec.upper is not None  # the layout has column scales
-        at = precision or spec.quantizer.bits
-        return EncodedChunk.parse_planes(data, at, spec.lower, spec.upper)
+        return EncodedChunk.parse_planes(data, precision, spec.lower, spec.upper)
 
     def _require_ours(self, encoded: EncodedChunk, chunk: int) -> None:
         spec, header = self.spec, encoded.header

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from . import options as opt
 from . import train_options as fit
-from .render import epoch_progress, number, print_facts, print_json, row_progress, say
+from .render import (
+    epoch_progress,
+    number,
+    print_facts,
+    print_json,
+    refetched,
+    row_progress,
+    say,
+)
 
 if TYPE_CHECKING:
     from zipml_ooc import Checkpoints
@@ -77,6 +85,7 @@ def train(
       zipml train houses.zarr --validation 0.1 --patience 3 --json
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
+      zipml train weaved.zarr --loss hinge --bits 4 --sampling refetch
       zipml train s3://bucket/weaved.zarr --bits 4 --out houses.zipml
       zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
       zipml train big.zarr --out big.zipml --checkpoint big.run --checkpoint-every 5m
@@ -176,6 +185,8 @@ def train(
         ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),
         ("loss", number(result.loss)),
     ]
+    if result.epochs and result.epochs[0].refetch_rate is not None:
+        facts.append(("refetched", refetched(result.epochs)))
     if result.validation_loss is not None:
         facts.append(("validation", number(result.validation_loss)))
     for point in result.l2_path:

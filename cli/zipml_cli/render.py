@@ -24,6 +24,7 @@ __all__ = [
     "print_facts",
     "print_json",
     "print_table",
+    "refetched",
     "row_progress",
     "say",
     "size",
@@ -50,6 +51,14 @@ def size(count: int) -> str:
 def number(value: float | None) -> str:
     """Six significant digits; a dash for nothing."""
     return "-" if value is None else f"{value:.6g}"
+
+
+def refetched(epochs: Sequence[EpochRecord]) -> str:
+    """Say what was read again in a run: rows in its last epoch, bytes of the mean one."""
+    again = size(round(sum(e.refetched_bytes or 0 for e in epochs) / len(epochs)))
+    every = size(round(sum(e.bytes_read for e in epochs) / len(epochs)))
+    rate = 100 * (epochs[-1].refetch_rate or 0)
+    return f"{rate:.3g} % of the rows at the end, {again} of {every} an epoch"
 
 
 def one_line(text: str) -> str:

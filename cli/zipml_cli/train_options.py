@@ -44,6 +44,7 @@ class Sampling(StrEnum):
     DOUBLE = "double"
     CORRECTED = "corrected"
     NAIVE = "naive"
+    REFETCH = "refetch"
 
 
 class DoubleForm(StrEnum):
@@ -143,7 +144,8 @@ SamplingName = Annotated[
     typer.Option(
         "--sampling",
         help="Gradient estimator; auto: double on two samples, corrected on one. naive ignores "
-        "the rounding and is biased.",
+        "the rounding and is biased. refetch, for --loss hinge and fewer --bits than a weaved "
+        "dataset has: rows whose slope these cannot tell are read again at all bits.",
     ),
 ]
 DoubleFormName = Annotated[

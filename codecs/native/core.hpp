@@ -108,6 +108,18 @@ constexpr size_t kMaxDotColumns = 1 << 17;
 // Softmax takes the margins of a row together.
 enum class Loss : int { kSquared, kHuber, kLogistic, kHinge, kSquaredHinge, kLsSvm, kSoftmax };
 
+// The same chunks of the weaved layout with all their planes, of which only some tiles need be there: `fetch`
+// is called with those that are missing and are looked at next. It may throw.
+struct Finer {
+  const ChunkView* chunks;
+  const uint8_t* const* present;  // of each chunk, a byte a tile: not zero where the planes are there
+  Affine affine;                  // as that of fewer bits, slopes divided by 2^more
+  int more;                       // bits
+  void (*fetch)(void* context, const TileRef* tiles, size_t count);
+  void* context;
+  uint64_t *rows, *slots;  // are counted up: rows that were read again, row slots of the tiles that took
+};
+
 struct SgdOptions {
   Loss loss;
   float huber_delta;  // distance from the target at which Huber's loss becomes linear
@@ -126,6 +138,7 @@ struct SgdOptions {
   size_t average_from;           // mini-batches before this one do not enter the average
   uint64_t seed;
   uint32_t draw;  // which draw of splits and roundings this is (the epoch)
+  const Finer* finer = nullptr;  // where rows of the hinge loss are read that fewer bits leave open
 };
 
 // The model at which the gradient over all rows is known (SVRG): a step then takes the difference

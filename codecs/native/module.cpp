@@ -246,11 +246,12 @@ NB_MODULE(_native, m) {
                         "Tiles of encoded chunks, to be visited in the given order.")
       .def(nb::init<TileBatch::Codes, TileBatch::Targets, TileBatch::RowScales, Vec<uint64_t>,
                     DenseMat<uint32_t>, Vec<float>, Vec<float>, Vec<float>, int, size_t,
-                    std::optional<TileBatch::Tables>, TileBatch::Weights, int>(),
+                    std::optional<TileBatch::Tables>, TileBatch::Weights, int, std::optional<TileBatch::Whole>>(),
            nb::arg("codes"), nb::arg("targets"), nb::arg("row_scales"), nb::arg("first_tiles"),
            nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
            nb::arg("stored_bits"), nb::arg("outputs"), nb::arg("tables") = nb::none(),
-           nb::arg("weights") = TileBatch::Weights(), nb::arg("woven") = 0)
+           nb::arg("weights") = TileBatch::Weights(), nb::arg("woven") = 0,
+           nb::arg("whole") = nb::none())
       .def_prop_ro("rows", &TileBatch::rows)
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out").noconvert())
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out").noconvert())
@@ -262,9 +263,11 @@ NB_MODULE(_native, m) {
            nb::arg("step_first"), nb::arg("step_last"), nb::arg("average_from"), nb::arg("seed"),
            nb::arg("draw"), nb::arg("l1") = nb::none(), nb::arg("momentum") = 0.0,
            nb::arg("velocity").noconvert() = nb::none(), nb::arg("intercept_velocity").noconvert() = nb::none(),
-           nb::arg("anchor") = nb::none(), nb::arg("huber_delta") = 1.345f)
+           nb::arg("anchor") = nb::none(), nb::arg("huber_delta") = 1.345f, nb::arg("fetch") = nb::none(),
+           nb::arg("refetched").noconvert() = nb::none())
       .def("full_gradient", &TileBatch::full_gradient, nb::arg("model"), nb::arg("intercept"), nb::arg("loss"),
            nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"), nb::arg("variance"),
            nb::arg("batch_tiles"), nb::arg("seed"), nb::arg("draw"), nb::arg("out").noconvert(),
-           nb::arg("intercept_out").noconvert(), nb::arg("huber_delta") = 1.345f);
+           nb::arg("intercept_out").noconvert(), nb::arg("huber_delta") = 1.345f, nb::arg("fetch") = nb::none(),
+           nb::arg("refetched").noconvert() = nb::none());
 }

@@ -25,6 +25,7 @@ struct TileView {
   Plane planes[4];
   int count = 0;
   Plane first[4];  // the first of two samples, where they are drawn apart
+  Plane base;      // of the weaved layout, where it was asked for: the bases of the codes
 
   ZIPML_INLINE float scale(size_t r) const { return chunk->row_scale ? chunk->row_scale[row + r] : 1.0f; }
 };
@@ -97,15 +98,15 @@ ZIPML_INLINE size_t woven_digits(const Affine& affine) {
 class Loader {
  public:
   Loader(const ChunkView* chunks, Affine affine, size_t slots, bool split, uint64_t seed, uint32_t draw,
-         LookUp look_up = LookUp::kAhead)
-      : chunks_(chunks), affine_(affine), split_(split), in_products_(in_products(affine, look_up)),
+         LookUp look_up = LookUp::kAhead, bool bases = false)
+      : chunks_(chunks), affine_(affine), split_(split), bases_(bases), in_products_(in_products(affine, look_up)),
         key_(seed), draw_(draw), tile_bytes_(affine.columns * static_cast<size_t>(affine.stored_bits) * 8) {
     if (affine.tables[0] && !in_products_) {
       expanded_.reset(slots * (split ? 2 : 1) * affine.table_bytes * affine.columns * kTileRows);
     }
     slots_ = slots;
     if (affine.woven) {
-      expanded_.reset(slots * (split ? 2 : 1) * woven_digits(affine) * affine.columns * kTileRows);
+      expanded_.reset(slots * (split || bases ? 2 : 1) * woven_digits(affine) * affine.columns * kTileRows);
     } else if (split) {
       firsts_.reset(slots * tile_bytes_);
     }
@@ -188,8 +189,9 @@ class Loader {
     const WovenTile tile = woven_tile(view.chunk->codes, view.chunk->rows, number, affine_.columns,
                                       affine_.stored_bits, affine_.woven);
     const size_t digits = woven_digits(affine_), part = affine_.columns * kTileRows;
-    uint8_t* out = expanded_.data() + slot * (split_ ? 2 : 1) * digits * part;
+    uint8_t* out = expanded_.data() + slot * (split_ || bases_ ? 2 : 1) * digits * part;
     view.count = static_cast<int>(digits);
+    view.base = {digits == 2 ? out : out + part, 8, 0, nullptr};
     for (size_t d = 0; d < digits; ++d) {
       const int shift = digits == 2 && d == 0 ? affine_.woven - 1 : 0;
       view.planes[d] = {out + d * part, 8, shift, nullptr};
@@ -210,6 +212,7 @@ class Loader {
         store_rows(both, to + part);
       } else {
         store_rows((tile.samples == 2 ? base + base : base) + both, to);
+        if (bases_) store_rows(base, to + part);
       }
       if (!split_) continue;
       const RowBytes low = RowBytes{} + kRowOnes;
@@ -309,7 +312,7 @@ class Loader {
 
   const ChunkView* chunks_;
   Affine affine_;
-  bool split_, in_products_;
+  bool split_, bases_, in_products_;
   PhiloxKey key_;
   uint32_t draw_;
   size_t tile_bytes_, slots_;

@@ -128,6 +128,23 @@ class Products {
     }
   }
 
+  // Sums over the columns of what codes of output k meet, and of its magnitudes.
+  void factor_sums(size_t k, double* sum, double* size) const {
+    const float* factor = factor_.data() + k * stride_;
+    DoubleLanes plain{}, large{};
+    for (size_t j = 0; j < affine_.columns; j += 8) {  // all are zero beyond the columns
+      for (size_t l = 0; l < 8; ++l) {
+        const double f = factor[j + l];
+        plain.lane[l] += f;
+        large.lane[l] += f < 0 ? -f : f;
+      }
+    }
+    *sum = lane_sum(plain);
+    *size = lane_sum(large);
+  }
+  double linear(size_t k) const { return linear_[k]; }
+  double constant(size_t k) const { return constant_[k]; }
+
   // Rounds the residuals of a group of tiles for output k to digits and back: `residuals` (64 a tile,
   // zero beyond the rows) become what the codes are multiplied by. `index` names the draws.
   void round_residuals(const TileView* tiles, size_t count, size_t k, uint32_t index, float* residuals) {

@@ -78,6 +78,7 @@ class Residuals {
     s.correction = bounded ? o_.correction * kSeriesLimit / s.rounding : o_.correction;
   }
 
+ public:
   // Targets of output k, and how often each row counts: never where there is none.
   ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float counts[64]) const {
     const float* target = tile.chunk->target + tile.row * (o_.class_codes ? 1 : outputs_);
@@ -102,6 +103,7 @@ class Residuals {
     for (size_t r = 0; r < tile.rows; ++r) counts[r] = tile.chunk->weight[tile.row + r];
   }
 
+ private:
   // The residuals of a loss that takes all outputs of a row together.
   ZIPML_APART void coupled(const TileView& tile, float* m, size_t stride, OutputSums* sums) {
     alignas(64) float code[64] = {}, counts[64];

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
@@ -28,12 +29,15 @@ class TileBatch {
   using Targets = std::vector<DenseMat<float>>;
   using RowScales = std::vector<std::optional<Vec<float>>>;
   using Weights = std::vector<Vec<float>>;
+  // All planes of the chunks of the weaved layout, whether those of a tile are there, a byte a tile, and the
+  // stored bits that they have.
+  using Whole = std::tuple<Codes, Codes, int>;
   using Tables = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::ro, nb::device::cpu>;
 
   TileBatch(Codes codes, Targets targets, RowScales row_scales, Vec<uint64_t> first_tiles,
             DenseMat<uint32_t> refs, Vec<float> offset, Vec<float> slope, Vec<float> centre,
             int stored_bits, size_t outputs, std::optional<Tables> tables, Weights weights,
-            int woven)
+            int woven, std::optional<Whole> whole)
       : outputs_(outputs), codes_(std::move(codes)), targets_(std::move(targets)),
         row_scales_(std::move(row_scales)), weights_(std::move(weights)), offset_(offset), slope_(slope),
         centre_(centre) {
@@ -78,6 +82,7 @@ class TileBatch {
       rows_ += rows_in_tile(chunks_[ref.chunk].rows, ref.tile);
       tiles_.push_back(ref);
     }
+    if (whole) set_whole(std::move(*whole));
   }
 
   // What it points to lies partly in itself.
@@ -118,6 +123,9 @@ class TileBatch {
     kernels().square_norms(chunks_.data(), tiles_.data(), tiles_.size(), affine_, out.data());
   }
 
+  // Takes a list of tiles, each a chunk and its number there, whose planes are to be put into their buffers.
+  using Fetch = nb::callable;
+
   using Anchor = std::tuple<DenseMat<float>, Vec<float>, DenseMat<float>, Vec<float>>;
 
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
@@ -127,7 +135,8 @@ class TileBatch {
                 double batch_rows, double step_first, double step_last, size_t average_from, uint64_t seed,
                 uint32_t draw, std::optional<Vec<float>> l1, double momentum,
                 std::optional<MutDenseMat<float>> velocity, std::optional<MutVec<float>> intercept_velocity,
-                std::optional<Anchor> anchor, float huber_delta) const {
+                std::optional<Anchor> anchor, float huber_delta, std::optional<Fetch> fetch,
+                std::optional<MutVec<uint64_t>> refetched) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
     require(l2.shape(0) == affine_.columns && (!l1 || l1->shape(0) == affine_.columns),
@@ -158,6 +167,9 @@ class TileBatch {
       require_model(mean.shape(0), mean.shape(1), mean_intercept.shape(0));
       state.anchor = {at.data(), at_intercept.data(), mean.data(), mean_intercept.data()};
     }
+    Finer finer{};
+    require(!fetch || !anchor, "rows are not read again with an anchor");
+    if (fetch) options.finer = set_finer(finer, options, *fetch, refetched);
     const SgdResult result = run(options, state);
     return nb::make_tuple(result.loss_sum, result.rows, result.averaged);
   }
@@ -166,7 +178,8 @@ class TileBatch {
   nb::tuple full_gradient(DenseMat<float> model, Vec<float> intercept, const std::string& loss,
                           const std::string& arithmetic, bool split, double correction, Vec<float> variance,
                           size_t batch_tiles, uint64_t seed, uint32_t draw, MutDenseMat<double> out,
-                          MutVec<double> intercept_out, float huber_delta) const {
+                          MutVec<double> intercept_out, float huber_delta, std::optional<Fetch> fetch,
+                          std::optional<MutVec<uint64_t>> refetched) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(out.shape(0), out.shape(1), intercept_out.shape(0));
     SgdOptions options =
@@ -183,6 +196,8 @@ class TileBatch {
     state.intercept_gradient = intercept_out.data();
     std::fill_n(state.gradient, outputs_ * affine_.columns, 0.0);
     std::fill_n(state.intercept_gradient, outputs_, 0.0);
+    Finer finer{};
+    if (fetch) options.finer = set_finer(finer, options, *fetch, refetched);
     const SgdResult result = run(options, state);
     return nb::make_tuple(result.loss_sum, result.rows);
   }
@@ -219,6 +234,23 @@ class TileBatch {
     return options;
   }
 
+  const Finer* set_finer(Finer& finer, const SgdOptions& options, Fetch& fetch,
+                         std::optional<MutVec<uint64_t>>& refetched) const {
+    require(options.loss == Loss::kHinge && !options.split, "rows are read again for the hinge loss alone, not split");
+    require(!whole_.empty(), "rows are read again in planes that the batch does not have");
+    require(refetched && refetched->shape(0) == 2, "rows and slots that were read again are counted in two numbers");
+    finer = {whole_.data(), present_.data(), whole_affine_, whole_affine_.stored_bits - affine_.stored_bits,
+             &call, &fetch, refetched->data(), refetched->data() + 1};
+    return &finer;
+  }
+
+  static void call(void* context, const TileRef* tiles, size_t count) {
+    nb::gil_scoped_acquire acquire;
+    nb::list missing;
+    for (size_t i = 0; i < count; ++i) missing.append(nb::make_tuple(tiles[i].chunk, tiles[i].tile));
+    (*static_cast<Fetch*>(context))(missing);
+  }
+
   SgdResult run(const SgdOptions& options, const SgdState& state) const {
     nb::gil_scoped_release release;
     return kernels().sgd(chunks_.data(), tiles_.data(), tiles_.size(), affine_, options, state);
@@ -235,6 +267,31 @@ class TileBatch {
       if (name == names[i]) return static_cast<Loss>(i);
     }
     throw std::invalid_argument("unknown loss " + name);
+  }
+
+  void set_whole(Whole whole) {
+    const auto& [codes, present, stored_bits] = whole;
+    require(affine_.woven && !affine_.tables[0], "rows are read again in the weaved layout");
+    require(stored_bits > affine_.stored_bits && stored_bits <= 8 + affine_.woven, "all planes are more, and at most 8");
+    require(codes.size() == chunks_.size() && present.size() == chunks_.size(), "every chunk needs all its planes");
+    for (size_t c = 0; c < chunks_.size(); ++c) {
+      const size_t rows = chunks_[c].rows;
+      require(!chunks_[c].row_scale, "rows are read again with column scales alone");
+      require(codes[c].shape(0) == checked_codes_size(rows, affine_.columns, stored_bits),
+              "a buffer of all planes has the wrong size");
+      require(present[c].shape(0) == tile_count(rows), "whether planes are there is one byte a tile");
+      whole_.push_back(chunks_[c]);
+      whole_[c].codes = codes[c].data();
+      present_.push_back(present[c].data());
+    }
+    // The same values for codes of more bits.
+    for (size_t j = 0; j < affine_.columns; ++j) {
+      whole_slope_.push_back(std::ldexp(slope_.data()[j], affine_.stored_bits - stored_bits));
+    }
+    whole_affine_ = affine_;
+    whole_affine_.slope = whole_slope_.data();
+    whole_affine_.stored_bits = stored_bits;
+    whole_arrays_ = std::move(whole);
   }
 
   // Entries of a column are padded to a power of two, so that no code reaches beyond its table.
@@ -273,6 +330,11 @@ class TileBatch {
   std::vector<TileRef> tiles_;
   std::vector<uint8_t> tables_[2];
   Affine affine_{};
+  std::optional<Whole> whole_arrays_;  // holds the buffers
+  std::vector<ChunkView> whole_;
+  std::vector<const uint8_t*> present_;
+  std::vector<float> whole_slope_;
+  Affine whole_affine_{};
 };
 
 }  // namespace zipml

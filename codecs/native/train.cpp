@@ -5,7 +5,7 @@
 // run over fixed lanes in a fixed order, so that every instruction set gives the same bits.
 #include "native.hpp"
 #include "products.hpp"
-#include "residuals.hpp"
+#include "refetch.hpp"
 #include "update.hpp"
 
 namespace zipml {
@@ -30,10 +30,12 @@ LookUp look_up_of(const SgdOptions& o) {
 // Residuals at one model, of a group of tiles after the other.
 class Seer {
  public:
-  Seer(const Affine& affine, const SgdOptions& options, const float* model, const float* intercept, size_t outputs)
+  // `again` reads rows again that few bits do not decide, or is null.
+  Seer(const Affine& affine, const SgdOptions& options, const float* model, const float* intercept, size_t outputs,
+       Refetch* again = nullptr)
       : o_(options), model_(model), intercept_(intercept), vectors_(options.split ? 2 : 1),
         products_(affine, options.arithmetic, outputs, options.seed, options.draw),
-        residuals_(affine, options, products_, outputs) {
+        residuals_(affine, options, products_, outputs), again_(again) {
     sums_.reset(outputs);
     margin_.reset(outputs * vectors_ * kGroupTiles * kTileRows);
   }
@@ -41,9 +43,13 @@ class Seer {
   // Starts a mini-batch.
   void begin() { residuals_.begin(model_, sums_.data()); }
   // Takes the model as it is; `batch` names the draws that round it.
-  void look(uint64_t batch) { products_.set_model(model_, intercept_, batch); }
+  void look(uint64_t batch) {
+    products_.set_model(model_, intercept_, batch);
+    if (again_) again_->look(products_, model_, intercept_, batch);
+  }
 
-  ZIPML_INLINE void see(const TileView* tiles, size_t size, const uint8_t* const* ahead) {
+  ZIPML_INLINE void see(const TileView* tiles, size_t size, const uint8_t* const* ahead, const TileRef* refs) {
+    if (again_) return see_bases(tiles, size, refs);
     for (size_t i = 0; i < size; ++i) {
       products_.code_margins(tiles[i].planes, tiles[i].count, vector(0, 0) + i * kTileRows, stride(),
                              ahead ? ahead[i & ~size_t{1}] : nullptr, i % 2);
@@ -63,25 +69,36 @@ class Seer {
   float* vector(size_t k, size_t v) { return margin_.data() + (k * vectors_ + v) * kGroupTiles * kTileRows; }
   Products& products() { return products_; }
   OutputSums& sums(size_t k) { return sums_[k]; }
+  OutputSums* all_sums() { return sums_.data(); }
 
  private:
+  __attribute__((noinline)) void see_bases(const TileView* tiles, size_t size, const TileRef* refs) {
+    for (size_t i = 0; i < size; ++i) {
+      products_.code_margins(&tiles[i].base, 1, vector(0, 0) + i * kTileRows, stride());
+    }
+    again_->of_group(products_, residuals_, tiles, refs, size, margin_.data(), stride(), sums_.data());
+  }
+
   const SgdOptions& o_;
   const float *model_, *intercept_;
   size_t vectors_;
   Products products_;
   Residuals residuals_;
+  Refetch* again_;
   Buffer<OutputSums> sums_;
   Buffer<float> margin_;  // outputs x vectors x group x 64: margins, then residuals
 };
 
 class Batches {
  public:
-  // `anchor` is where gradients are compared to, or null.
-  Batches(const ChunkView* chunks, const Affine& affine, const SgdOptions& options, SgdState state, Seer* anchor)
+  // `anchor` is where gradients are compared to, or null; so is `again`, which reads rows again.
+  Batches(const ChunkView* chunks, const Affine& affine, const SgdOptions& options, SgdState state, Seer* anchor,
+          Refetch* again = nullptr)
       : chunks_(chunks), affine_(affine), o_(options), state_(state),
         group_(group_tiles(affine, look_up_of(options), options.batch_tiles)),
-        loader_(chunks, affine, group_, options.split, options.seed, options.draw, look_up_of(options)),
-        seer_(affine, options, state.model, state.intercept, state.outputs), anchor_(anchor),
+        loader_(chunks, affine, group_, options.split, options.seed, options.draw, look_up_of(options),
+                again != nullptr),
+        seer_(affine, options, state.model, state.intercept, state.outputs, again), anchor_(anchor), again_(again),
         update_(affine, options, state) {
     code_sum_.reset(state.outputs * padded(affine.columns));
   }
@@ -100,16 +117,17 @@ class Batches {
       }
       if (t == 0) seer_.look(views_[0].id);
       const uint8_t* const* ahead = look_ahead(tiles + t + size, end);
-      seer_.see(views_, size, ahead);
+      seer_.see(views_, size, ahead, tiles + t);
       if (anchor_) subtract_anchor(size, t == 0);
       add_gradient(size, ahead);
+      if (again_) again_->add_gradient(code_sum_.data(), padded(affine_.columns), seer_.all_sums());
     }
     seer_.end(code_sum_.data(), 1.0f);
     if (anchor_) anchor_->end(code_sum_.data(), -1.0f);
     for (size_t k = 0; k < state_.outputs; ++k) {
       OutputSums& s = seer_.sums(k);
       // E loss(q.w) - loss(a.w) = 1/2 loss'' sum of variance w^2
-      *loss_sum += s.loss - 0.5 * s.curvature * s.rounding;
+      *loss_sum += again_ ? lost_again(k, s) : s.loss - 0.5 * s.curvature * s.rounding;
       if (anchor_) s.rows -= anchor_->sums(k).rows;
       const float* sums = code_sum_.data() + k * padded(affine_.columns);
       const bool by_row = views_[0].chunk->row_scale != nullptr;
@@ -123,10 +141,15 @@ class Batches {
   }
 
  private:
+  double lost_again(size_t k, const OutputSums& s) const {
+    const size_t d = affine_.columns;
+    return again_->lost(state_.model + k * d, state_.intercept[k], s, code_sum_.data() + k * padded(d));
+  }
+
   // Residuals become differences to those of the anchor on the same tiles.
   __attribute__((noinline)) void subtract_anchor(size_t size, bool first) {
     if (first) anchor_->look(views_[0].id);
-    anchor_->see(views_, size, nullptr);
+    anchor_->see(views_, size, nullptr, nullptr);
     for (size_t v = 0; v < state_.outputs * seer_.vectors(); ++v) {
       float* own = seer_.vector(v / seer_.vectors(), v % seer_.vectors());
       const float* other = anchor_->vector(v / seer_.vectors(), v % seer_.vectors());
@@ -168,6 +191,7 @@ class Batches {
   Loader loader_;
   Seer seer_;
   Seer* anchor_;
+  Refetch* again_;
   Update update_;
   Buffer<float> code_sum_;  // outputs x padded columns
   TileView views_[kGroupTiles];
@@ -196,6 +220,11 @@ SgdResult run_all(Batches& batch, const TileRef* tiles, size_t count, size_t d, 
 
 SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
               const SgdOptions& o, SgdState state) {
+  if (o.finer) {
+    Refetch again(affine, o, state.outputs);
+    Batches batch(chunks, affine, o, state, nullptr, &again);
+    return run_all(batch, tiles, count, affine.columns, o, state);
+  }
   if (!state.anchor.model) {
     Batches batch(chunks, affine, o, state, nullptr);
     return run_all(batch, tiles, count, affine.columns, o, state);

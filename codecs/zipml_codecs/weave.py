@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ChunkError
-from .quantizer import Quantizer
+from .quantizer import TILE_ROWS, Quantizer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .header import ChunkHeader
 
 __all__ = [
@@ -26,6 +28,9 @@ __all__ = [
     "check_scales",
     "plane_ranges",
     "plane_runs",
+    "rest_ranges",
+    "tile_ranges",
+    "tile_run",
     "write_checksums",
 ]
 
@@ -55,6 +60,35 @@ def plane_ranges(header: ChunkHeader, precision: int) -> list[tuple[int, int]]:
     if first == base:
         return [(0, start + (base + samples) * size)]
     return [(0, start + base * size), (start + first * size, samples * size)]
+
+
+def rest_ranges(header: ChunkHeader, precision: int) -> list[tuple[int, int]]:
+    """Return what a reader at all bits fetches besides the base planes of a precision.
+
+    The head, whose checksums are those of the planes, and the planes behind.
+    """
+    size, start = header.plane_size, header.codes_offset
+    (_, bits), (_, samples) = plane_runs(header.quantizer, header.quantizer.bits)
+    return [(0, start), (start + precision * size, (bits + samples - precision) * size)]
+
+
+def tile_run(header: ChunkHeader, tile: int) -> tuple[int, int]:
+    """Return where a tile lies in each plane: first byte and number of bytes."""
+    start = tile * TILE_ROWS // 8 * header.columns
+    return start, min(TILE_ROWS // 8 * header.columns, header.plane_size - start)
+
+
+def tile_ranges(header: ChunkHeader, precision: int, tiles: Sequence[int]) -> list[tuple[int, int]]:
+    """Return what a reader at all bits fetches of tiles besides the base planes of a precision.
+
+    Tile by tile, and of each the planes in their order.
+    """
+    (_, bits), (_, samples) = plane_runs(header.quantizer, header.quantizer.bits)
+    return [
+        (header.codes_offset + plane * header.plane_size + start, length)
+        for start, length in (tile_run(header, tile) for tile in tiles)
+        for plane in range(precision, bits + samples)
+    ]
 
 
 def write_checksums(header: ChunkHeader, chunk: npt.NDArray[np.uint8]) -> None:

@@ -220,7 +220,10 @@ def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
     }  # fmt: skip
     assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
     for epoch in facts["epochs"]:
-        assert set(epoch) == {"epoch", "loss", "validation_loss", "seconds", "bytes_read", "bits"}
+        assert set(epoch) == {
+            "epoch", "loss", "validation_loss", "seconds", "bytes_read", "bits",
+            "refetch_rate", "refetched_bytes",
+        }  # fmt: skip
         assert epoch["bytes_read"] > 0
     assert (facts["rows"], facts["columns"], facts["sampling"]) == (400, 3, "double")
     assert facts["model"] == str(out)

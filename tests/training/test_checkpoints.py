@@ -66,6 +66,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         "numbers": compressed(numbers, folder / "n", bits=4),
         "weaved": compressed(numbers, folder / "w", bits=8, samples=1, layout="weaved"),
         "classes": compressed(classes, folder / "c", bits=3, samples=1),
+        "weaved classes": compressed(classes, folder / "v", bits=8, layout="weaved"),
     }
 
 
@@ -77,6 +78,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "auto": ("weaved", {"bits": "auto", "validation": 0.2, "epochs": 4}),
     "patience": ("numbers", {"validation": 0.3, "patience": 1, "epochs": 6}),
     "curved": ("classes", {}),
+    "refetch": ("weaved classes", {"loss": "hinge", "sampling": "refetch", "bits": 4}),
     "lasso": ("numbers", {"l1": 0.05}),
     "weak": ("numbers", {"shrinkage": 0.9}),
 }

@@ -13,6 +13,7 @@ from typing import Any, Self
 from .divergence import Seen, Weakest
 from .plan import Plan
 from .problem import F32, F64
+from .refetching import Reread
 from .replicas import State
 from .results import EpochRecord
 from .schedules import Schedule
@@ -116,7 +117,7 @@ class Course:
         built: dict[str, Any] = {
             "first": _setting(tree["first"]),
             "setting": _setting(tree["setting"]),
-            "state": State(**tree["state"]),
+            "state": State(**(tree["state"] | {"reread": Reread(**tree["state"]["reread"])})),
             "seen": Seen(**seen),
             "anchor": None if tree["anchor"] is None else Anchor(**tree["anchor"]),
             "records": tuple(EpochRecord(**record) for record in tree["records"]),

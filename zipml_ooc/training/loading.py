@@ -6,6 +6,7 @@ Nothing is unpacked here. What the codes mean is the business of `problem`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from zipml_codecs._native import TileBatch
 from ..cache import ByteCache
 from ..dataset import Dataset
 from .problem import F32, F64, Problem, RowWeights
+from .refetching import NOTHING, Refetcher, Reread, WholePlanes
 from .weights import chunk_weights
 
 __all__ = ["LoadedTiles", "load_tiles"]
@@ -35,6 +37,8 @@ class LoadedTiles:
         Size of the encoded chunks, of weaved ones what the precision takes, whether they came
         from the store or from the cache.
     weights : list of (rows of chunk,) float32, or None
+    refetcher : Refetcher or None
+        Where rows may be read again.
     """
 
     batch: TileBatch
@@ -43,6 +47,17 @@ class LoadedTiles:
     tiles: npt.NDArray[np.uint32]
     bytes_read: int
     weights: list[F32] | None = None
+    refetcher: Refetcher | None = None
+
+    @property
+    def fetching(self) -> dict[str, Any]:
+        """What the kernels take where rows may be read again."""
+        return {} if self.refetcher is None else self.refetcher.arguments()
+
+    @property
+    def reread(self) -> Reread:
+        """What was read again so far, for a kernel that has gone through the tiles."""
+        return NOTHING if self.refetcher is None else self.refetcher.reread(self.batch.rows)
 
     @property
     def weight(self) -> float:
@@ -90,6 +105,14 @@ def _chunk(dataset: Dataset, problem: Problem, number: int) -> EncodedChunk:
     )
 
 
+def _whole(dataset: Dataset, number: int, few: EncodedChunk) -> WholePlanes:
+    return _CACHE.get(
+        (dataset.store.place, dataset.stamp, "planes", number, few.precision),
+        lambda: WholePlanes(dataset, number, few),
+        lambda whole: whole.codes.nbytes,
+    )
+
+
 def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
     start = number * dataset.spec.chunk_rows
     stop = start + dataset.spec.rows_of_chunk(number)
@@ -109,8 +132,13 @@ def _weights(dataset: Dataset, weights: RowWeights, number: int) -> F32:
     )
 
 
-def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64]) -> LoadedTiles:
-    """Fetch the chunks that hold the given tiles; codes stay packed."""
+def load_tiles(
+    dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64], *, again: bool = False
+) -> LoadedTiles:
+    """Fetch the chunks that hold the given tiles; codes stay packed.
+
+    With `again` rows may be read at more bits, if the problem is one that does so.
+    """
     per_chunk = dataset.spec.chunk_rows // TILE_ROWS
     numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
     chunks = [_chunk(dataset, problem, number) for number in numbers.tolist()]
@@ -118,6 +146,13 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
     weights = None
     if problem.weights is not None:
         weights = [_weights(dataset, problem.weights, number) for number in numbers.tolist()]
+    refetcher, whole = None, None
+    if again and problem.finer:
+        finer = problem.finer + problem.samples
+        slot = (finer - problem.precision) * problem.columns / 8
+        held = [_whole(dataset, n, c) for n, c in zip(numbers.tolist(), chunks, strict=True)]
+        refetcher = Refetcher.of(held, slot)
+        whole = [planes.codes for planes in held], refetcher.present, finer
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
     batch = TileBatch(
         codes=[chunk.codes for chunk in chunks],
@@ -133,6 +168,7 @@ def load_tiles(dataset: Dataset, problem: Problem, tiles: npt.NDArray[np.int64])
         tables=problem.tables,
         woven=problem.woven,
         weights=weights or [],
+        whole=whole,
     )
     taken = sum(chunk.fetched for chunk in chunks)
-    return LoadedTiles(batch, targets, chunks, refs, taken, weights)
+    return LoadedTiles(batch, targets, chunks, refs, taken, weights, refetcher)

@@ -29,7 +29,7 @@ __all__ = [
 LOSS_CHOICES = ("auto", *LOSSES)
 MULTICLASS = ("auto", "ovr", "softmax")
 CLASS_WEIGHTS = ("none", "balanced")
-SAMPLINGS = ("auto", "double", "corrected", "naive")
+SAMPLINGS = ("auto", "double", "corrected", "naive", "refetch")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
 SOLVERS = ("sgd", "svrg", "gram")
@@ -63,10 +63,12 @@ class TrainOptions:
     l1 : float
         Strength of the penalty ``l1 * |coef|``, summed over the same coefficients: coefficients
         that it holds at zero are exactly zero. With `l2` it is the elastic net.
-    sampling : {"auto", "double", "corrected", "naive"}
+    sampling : {"auto", "double", "corrected", "naive", "refetch"}
         Gradient estimator. ``double`` (ZipML, section 2.2) needs two samples; ``corrected`` takes
         the known rounding variance out of a single sample's gradient; ``naive`` does not and is
         biased like a ridge penalty. ``auto``: ``double`` on two samples, ``corrected`` on one.
+        ``refetch``, for the hinge loss and the weaved layout: rows whose slope cannot be told from
+        `bits` are read again at all bits.
     double_form : {"mean", "split"}
         ``split`` draws the two samples apart again and is the paper's estimator; ``mean`` takes
         their mean and subtracts the rounding variance: same expectation, less noise, less work.

@@ -29,7 +29,9 @@ def make_model(
 ) -> LinearModel:
     """Fold out the coordinates of training, and write down the run."""
     coef, intercept = problem.to_model(*estimate)
-    kept = ("epoch", "loss", "validation_loss")
+    kept = ["epoch", "loss", "validation_loss"]
+    if problem.finer:
+        kept.append("refetch_rate")
     record = {
         "options": options.to_dict(),
         "sampling": resolve_sampling(spec, options),

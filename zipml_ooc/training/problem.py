@@ -20,6 +20,7 @@ from ..dataset_spec import DatasetSpec
 from ..errors import UsageError
 from ..losses import LOSSES
 from .options import TrainOptions
+from .refetching import REFETCH, require_refetching
 
 __all__ = ["Problem", "RowWeights", "make_problem"]
 
@@ -95,6 +96,8 @@ class Problem:
         At how many bits codes are read.
     woven : int
         Sample planes of the weaved layout; 0 if codes are packed.
+    finer : int
+        At how many bits rows are read again that these leave open; 0 if none are.
     """
 
     loss: str
@@ -119,6 +122,7 @@ class Problem:
     samples: int = 1
     precision: int = 0
     woven: int = 0
+    finer: int = 0
     weights: RowWeights | None = None
 
     @property
@@ -220,6 +224,10 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
     loss, sampling = resolve_loss(spec, options), resolve_sampling(spec, options)
     bits = options.bits
     assert not isinstance(bits, str)  # a schedule has a problem for each of its precisions
+    finer = 0
+    if sampling == REFETCH:
+        require_refetching(spec.quantizer, bits, loss, options.solver)
+        finer = spec.quantizer.bits
     spec = spec.at(bits)
     q = spec.quantizer
     mean, std = spec.stored_mean, spec.stored_std
@@ -275,4 +283,5 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         samples=q.samples,
         precision=q.bits,
         woven=q.samples if q.weaved else 0,
+        finer=finer,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from .channels import Channel, Packed
 from .plan import Step
 from .problem import F32, F64, Problem
+from .refetching import NOTHING, Reread
 
 __all__ = ["Sent", "State", "initial_state", "merge", "outset", "send"]
 
@@ -34,6 +35,8 @@ class State:
     rows : float
         How often the rows counted together.
     bytes_read : int
+    reread : Reread
+        Rows that were read again.
     """
 
     model: F32
@@ -46,6 +49,7 @@ class State:
     loss_sum: float = 0.0
     rows: float = 0
     bytes_read: int = 0
+    reread: Reread = NOTHING
 
     def estimate(self) -> tuple[F64, F64]:
         """The averaged model, or the last iterate where nothing was averaged."""
@@ -55,7 +59,7 @@ class State:
 
     def without_counts(self) -> State:
         """The same model with loss, rows and bytes counted from zero."""
-        return replace(self, loss_sum=0.0, rows=0, bytes_read=0)
+        return replace(self, loss_sum=0.0, rows=0, bytes_read=0, reread=NOTHING)
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,8 @@ def initial_state(problem: Problem, *, momentum: float = 0.0) -> State:
 def outset(state: State) -> State:
     """What replicas need to begin a round: not what has been summed up before."""
     none = np.zeros(0)
-    return replace(
-        state, model_sum=none, intercept_sum=none, averaged=0, loss_sum=0.0, rows=0, bytes_read=0
-    )
+    begun = replace(state, model_sum=none, intercept_sum=none, averaged=0)
+    return begun.without_counts()
 
 
 def send(channel: Channel | None, start: State, end: State, step: Step) -> State | Sent:
@@ -147,6 +150,7 @@ def merge(start: State, ends: Sequence[State | Sent], channel: Channel | None = 
         start.loss_sum + sum(e.loss_sum for e in states),
         start.rows + sum(e.rows for e in states),
         start.bytes_read + sum(e.bytes_read for e in states),
+        sum((e.reread for e in states), start.reread),
     )
 
 

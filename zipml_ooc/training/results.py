@@ -33,7 +33,8 @@ class EpochRecord:
     `validation_loss` that of the model at its end on the held-out rows (the averaged model, once
     the run has begun to average). Both have the rounding
     bias taken out, so that they estimate the loss on the unquantised data. `bits` is the precision
-    that the data were read at.
+    that the data were read at. Where rows are read again, `refetch_rate` is their part of all, and
+    `refetched_bytes` what their tiles have beyond that precision, a part of `bytes_read`.
     """
 
     epoch: int
@@ -42,6 +43,8 @@ class EpochRecord:
     seconds: float
     bytes_read: int
     bits: int | None = None
+    refetch_rate: float | None = None
+    refetched_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,8 @@ class Run:
             seconds=seconds - course.epoch_seconds,
             bytes_read=read,
             bits=self._problem.precision,
+            refetch_rate=state.reread.rate if self._problem.finer else None,
+            refetched_bytes=state.reread.bytes if self._problem.finer else None,
         )
         if progress is not None:
             progress(record, plan.epochs)

@@ -16,7 +16,7 @@ from zipml_codecs import TILE_ROWS
 from ..dataset import open_cached
 from ..losses import LOSSES, summed_loss
 from .channels import Channel
-from .loading import load_tiles
+from .loading import LoadedTiles, load_tiles
 from .plan import Plan, Step
 from .problem import F32, F64, Problem
 from .replicas import Sent, State, outset, send
@@ -86,7 +86,7 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
     tiles = plan.kept_tiles(window)
     if not len(tiles):
         return FullGradient(out, intercept_out, 0.0, 0, 0)
-    loaded = load_tiles(open_cached(job.path), problem, tiles)
+    loaded = load_tiles(open_cached(job.path), problem, tiles, again=True)
     loss_sum, _ = loaded.batch.full_gradient(
         model=model,
         intercept=intercept,
@@ -101,8 +101,10 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
         out=out,
         intercept_out=intercept_out,
         huber_delta=problem.huber_delta,
+        **loaded.fetching,
     )
-    return FullGradient(out, intercept_out, loss_sum, loaded.weight, loaded.bytes_read)
+    read = loaded.bytes_read + loaded.reread.bytes
+    return FullGradient(out, intercept_out, loss_sum, loaded.weight, read)
 
 
 def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
@@ -116,7 +118,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
     if not len(tiles):
         idle = replace(outset(state), model_sum=model_sum, intercept_sum=intercept_sum)
         return send(job.channel, state, idle, step)
-    loaded = load_tiles(open_cached(job.path), problem, tiles)
+    loaded = load_tiles(open_cached(job.path), problem, tiles, again=True)
     model, intercept = state.model.copy(), state.intercept.copy()
     velocity, intercept_velocity = None, None
     if state.velocity is not None and state.intercept_velocity is not None:
@@ -152,6 +154,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         velocity=velocity,
         intercept_velocity=intercept_velocity,
         anchor=reference,
+        **loaded.fetching,
     )
     end = State(
         model,
@@ -163,7 +166,8 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         averaged,
         loss_sum,
         loaded.weight,
-        loaded.bytes_read,
+        loaded.bytes_read + loaded.reread.bytes,
+        loaded.reread,
     )
     return send(job.channel, state, end, step)
 
@@ -192,11 +196,17 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
     at_once = max(1, _MARGINS // (TILE_ROWS * problem.outputs))
     scaled = model * problem.variance
     noise = scaled @ model.T if LOSSES[problem.loss].coupled else np.diag((scaled * model).sum(1))
-    loss_sum, rows = 0.0, 0.0
+    loss_sum, rows, again = 0.0, 0.0, 0
     sizes: dict[int, int] = {}
     for start in range(0, len(tiles), at_once):
         part = tiles[start : start + at_once]
-        loaded = load_tiles(open_cached(job.path), problem, part)
+        loaded = load_tiles(open_cached(job.path), problem, part, again=True)
+        rows += loaded.weight
+        sizes |= loaded.chunk_bytes
+        if loaded.refetcher is not None:
+            loss_sum += _decided_loss(problem, loaded, model, intercept)
+            again += loaded.reread.bytes
+            continue
         margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
         loss_sum += summed_loss(
             problem.loss,
@@ -206,9 +216,27 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
             noise=noise,
             weight=loaded.ordered_weights(),
         )
-        rows += loaded.weight
-        sizes |= loaded.chunk_bytes
-    return Score(loss_sum, rows, sum(sizes.values()))
+    return Score(loss_sum, rows, sum(sizes.values()) + again)
+
+
+def _decided_loss(problem: Problem, loaded: LoadedTiles, model: F64, intercept: F64) -> float:
+    """Loss whose slopes no rounding made wrong, and so without its bias; nothing moves."""
+    total, _ = loaded.batch.full_gradient(
+        model=model.astype(np.float32),
+        intercept=intercept.astype(np.float32),
+        loss=problem.loss,
+        arithmetic="float",
+        split=False,
+        correction=0.0,
+        variance=problem.variance,
+        batch_tiles=_GRADIENT_TILES,
+        seed=0,
+        draw=0,
+        out=np.empty(model.shape),
+        intercept_out=np.empty(intercept.shape),
+        **loaded.fetching,
+    )
+    return float(total)
 
 
 def total(scores: Sequence[Score]) -> Score:
