@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from zipml_ooc import (
     dataset_writer,
     durable,
     open_dataset,
+    shard_file,
 )
 
 # Runs the same compression again and again in a child that kills itself at one of its dealings with
@@ -33,9 +35,12 @@ import os, signal, sys
 import numpy as np
 from zipml_ooc import CompressOptions, SourceOptions, compress, dataset_writer
 import zipml_ooc.dataset, zarr  # loaded before the first fork
-folder, name, deaths, seed, force = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+folder, name = sys.argv[1:3]
+deaths, seed, force, shard_rows = map(int, sys.argv[3:])
 rng = np.random.default_rng(seed)
-options = CompressOptions(bits=3, chunk_rows=64, weight="w", threads=2)
+options = CompressOptions(
+    bits=3, chunk_rows=64, weight="w", threads=2, shard_rows=shard_rows
+)
 killed = 0
 while True:
     allowed = int(rng.integers(1, 120)) if killed < deaths else 10**9
@@ -74,14 +79,18 @@ OPTIONS = CompressOptions(bits=3, chunk_rows=64, weight="w")
 TARGETS = SourceOptions(target=("y", "z"))
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_ten_kills_and_as_many_resumes_end_in_the_same_bytes(tmp_path: Path, force: bool) -> None:
+@pytest.mark.parametrize(("force", "shard_rows"), [(False, 0), (True, 192)])
+def test_ten_kills_and_as_many_resumes_end_in_the_same_bytes(
+    tmp_path: Path, force: bool, shard_rows: int
+) -> None:
     source = table(tmp_path / "t.csv")
-    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    options = replace(OPTIONS, shard_rows=shard_rows)
+    compress(source, tmp_path / "whole", options, source_options=TARGETS)
     if force:
         compressed(source, tmp_path / "d", bits=8)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), "d", "10", str(int(force)), str(int(force))],
+        [sys.executable, "-c", KILLED, str(tmp_path), "d", "10", "0", str(int(force)),
+         str(shard_rows)],
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -138,7 +147,8 @@ def full_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         original(descriptor, data)
 
-    monkeypatch.setattr(durable, "write_all", write)
+    for module in (durable, shard_file):
+        monkeypatch.setattr(module, "write_all", write)
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -15,7 +15,7 @@ from pathlib import Path
 from zipml_codecs import Quantizer
 
 from .dataset import Dataset, open_dataset
-from .dataset_layout import DatasetLayout
+from .dataset_layout import layout_for
 from .dataset_spec import DatasetSpec
 from .dataset_writer import DatasetWriter, Progress
 from .errors import UsageError
@@ -57,6 +57,10 @@ class CompressOptions:
         feature then.
     chunk_rows : int, optional
         Rows of a chunk, rounded up to whole tiles of 64; by default about four million values.
+    shard_rows : int, optional
+        Rows of a shard, an object that holds several chunks; rounded up to whole chunks. 0: each
+        chunk is an object. By default there are shards above 64 chunks, of about 128 MB each.
+        Format 2 has none.
     zarr_format : {2, 3}
     threads : int, optional
         Encoding threads; the bytes do not depend on it.
@@ -75,6 +79,7 @@ class CompressOptions:
     categorical: str = "error"
     weight: str | None = None
     chunk_rows: int | None = None
+    shard_rows: int | None = None
     zarr_format: int = 3
     threads: int | None = None
 
@@ -83,6 +88,10 @@ class CompressOptions:
             raise UsageError(f"the Zarr format must be 2 or 3, got {self.zarr_format}")
         if self.chunk_rows is not None and self.chunk_rows < 1:
             raise UsageError(f"chunk rows must be positive, got {self.chunk_rows}")
+        if self.shard_rows is not None and self.shard_rows < 0:
+            raise UsageError(f"shard rows must not be negative, got {self.shard_rows}")
+        if self.shard_rows and self.zarr_format == 2:
+            raise UsageError("Zarr format 2 has no shards: leave out --shard-rows, or use format 3")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be positive, got {self.threads}")
         if self.categorical not in ("error", "one-hot"):
@@ -201,7 +210,8 @@ def compress(
 def _writer(
     partial: Partial, source: Source, plan: DatasetSpec, options: CompressOptions
 ) -> DatasetWriter:
-    return DatasetWriter(partial, source, DatasetLayout(plan, options.zarr_format), options.threads)
+    layout = layout_for(plan, zarr_format=options.zarr_format, shard_rows=options.shard_rows)
+    return DatasetWriter(partial, source, layout, options.threads)
 
 
 def _local_destination(dest: str | os.PathLike[str]) -> Path:

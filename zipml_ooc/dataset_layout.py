@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,13 +17,16 @@ from zipml_codecs import TILE_ROWS, ChunkHeader
 from zipml_codecs.tables import table_bits_of
 
 from .dataset_spec import ATTRIBUTE, DatasetSpec
+from .shard_file import index_bytes
 from .value_codec import CHECKSUM_BYTES, ValueCodec
 
-__all__ = ["DatasetLayout"]
+__all__ = ["DatasetLayout", "layout_for"]
 
 # What Zstandard adds, beside a 256th, where it finds nothing to compress.
 _FRAME_BYTES = 64
 _METADATA_BYTES = 4096
+# Up to so many chunks are objects of their own; more of them go into shards of about this size.
+_UNSHARDED_CHUNKS, _SHARD_BYTES = 64, 128 << 20
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,13 @@ class DatasetLayout:
     spec : DatasetSpec
         Of its variances only the shapes matter here.
     zarr_format : {2, 3}
+    shard_chunks : int, optional
+        Chunks in a shard; without, each is an object of its own.
     """
 
     spec: DatasetSpec
     zarr_format: int = 3
+    shard_chunks: int | None = None
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -49,15 +55,16 @@ class DatasetLayout:
     @property
     def pieces(self) -> int:
         """Number of pieces of each array."""
-        return self.spec.chunks
+        return -(-self.spec.chunks // (self.shard_chunks or 1))
 
     def chunks_of(self, piece: int) -> range:
         """Numbers of the chunks of a piece."""
-        return range(piece, piece + 1)
+        each = self.shard_chunks or 1
+        return range(piece * each, min((piece + 1) * each, self.spec.chunks))
 
     def piece_of(self, chunk: int) -> int:
         """Number of the piece that a chunk is in."""
-        return chunk
+        return chunk // (self.shard_chunks or 1)
 
     def rows_of(self, piece: int) -> tuple[int, int]:
         """First row of a piece, and the one after its last."""
@@ -122,6 +129,8 @@ class DatasetLayout:
             values = self.spec.chunk_rows * int(np.prod(self.row_shape(name), dtype=np.int64))
             raw = values * self.dtype(name).itemsize
             total += chunks * (raw + raw // 256 + _FRAME_BYTES)
+        if self.shard_chunks is not None:
+            total += len(self.arrays) * self.pieces * index_bytes(self.shard_chunks)
         return total + _METADATA_BYTES * len(self.spec.columns)
 
     def metadata(self, attributes: Mapping[str, Any]) -> dict[str, bytes]:
@@ -132,11 +141,7 @@ class DatasetLayout:
         import zarr
         from zarr.errors import ZarrUserWarning
 
-        held: dict[str, Any] = {}
-        zarr_format = cast(Literal[2, 3], self.zarr_format)
-        group = zarr.create_group(zarr.storage.MemoryStore(held), zarr_format=zarr_format)
-        for name in self.arrays:
-            self._create(group, name)
+        group, held = self._create_group()
         group.attrs[ATTRIBUTE] = attributes
         with warnings.catch_warnings():
             # The specification of format 3 leaves consolidated metadata open.
@@ -144,6 +149,21 @@ class DatasetLayout:
             zarr.consolidate_metadata(group.store)
         last = "zarr.json" if self.zarr_format == 3 else ".zgroup"
         return {key: held[key].to_bytes() for key in sorted(held, key=lambda key: key == last)}
+
+    def array_metadata(self) -> dict[str, Any]:
+        """Return the metadata of each array, as Zarr has them."""
+        group, _ = self._create_group()
+        return {name: group[name].metadata for name in self.arrays}
+
+    def _create_group(self) -> tuple[Any, dict[str, Any]]:
+        import zarr
+
+        held: dict[str, Any] = {}
+        zarr_format = cast(Literal[2, 3], self.zarr_format)
+        group = zarr.create_group(zarr.storage.MemoryStore(held), zarr_format=zarr_format)
+        for name in self.arrays:
+            self._create(group, name)
+        return group, held
 
     def _create(self, group: Any, name: str) -> None:
         columns, spec = self.row_shape(name), self.spec
@@ -164,6 +184,8 @@ class DatasetLayout:
 
             options["filters"] = [Quantize(**spec.quantizer.to_dict())]
             options["compressors"] = CRC32C()
+        if self.shard_chunks is not None:
+            options["shards"] = (self.shard_chunks * spec.chunk_rows, *columns)
         group.create_array(
             name,
             shape=(spec.rows, *columns),
@@ -172,3 +194,32 @@ class DatasetLayout:
             fill_value=self.fill_value(name),
             **options,
         )
+
+
+def layout_for(
+    spec: DatasetSpec, *, zarr_format: int = 3, shard_rows: int | None = None
+) -> DatasetLayout:
+    """Choose how a new dataset lies.
+
+    Parameters
+    ----------
+    spec : DatasetSpec
+    zarr_format : {2, 3}
+    shard_rows : int, optional
+        Rows of a shard, 0 for none; by default there are shards where chunks are many.
+    """
+    plain = DatasetLayout(spec, zarr_format)
+    if zarr_format == 2 or shard_rows == 0:
+        return plain
+    if shard_rows is not None:
+        chunks = min(-(-shard_rows // spec.chunk_rows), spec.chunks)
+    elif spec.chunks <= _UNSHARDED_CHUNKS:
+        return plain
+    else:
+        largest = max(
+            plain.chunk_bytes(0), *(plain.empty_chunk(name).nbytes for name in plain.arrays[1:]), 1
+        )
+        chunks = _SHARD_BYTES // largest
+        if chunks < 2:
+            return plain
+    return replace(plain, shard_chunks=min(chunks, spec.chunks))

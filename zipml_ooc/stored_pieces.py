@@ -1,20 +1,24 @@
-"""The pieces of a dataset, checked where they lie: to verify one, to resume one, to repair one."""
+"""The objects of a dataset, checked where they lie: to verify one, to resume one, to repair one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, ChunkError, EncodedChunk
 
+from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_layout import DatasetLayout
 from .dataset_spec import DatasetSpec
+from .errors import DataError
 from .stores import Store
 from .value_codec import ValueCodec, without_checksum
 
-__all__ = ["Damage", "PieceCheck", "check_piece", "parse_whole", "require_ours"]
+__all__ = ["Damage", "ObjectCheck", "StoredArray"]
+
+_SPARE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -27,40 +31,179 @@ class Damage:
         Of the object.
     reason : str
     array : str or None
-        None for the metadata.
+        None for metadata.
     chunk : int or None
-        Number of the chunk in its array; None where it is not about one.
+        Number of the chunk in its array; None where it is about the object.
+    inner : int or None
+        Number of the chunk in its shard.
     """
 
     key: str
     reason: str
     array: str | None = None
     chunk: int | None = None
+    inner: int | None = None
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return self.key if self.inner is None else f"{self.key} (inner chunk {self.inner})"
 
 
 @dataclass
-class PieceCheck:
-    """What was found in a piece.
+class ObjectCheck:
+    """What was found in an object.
 
     Attributes
     ----------
     damages : list of Damage
-    sums : list of arrays
-        Sums of rounding variance of its chunks of X, as far as they are whole.
+    sums : dict
+        Sums of rounding variance, by chunk, of the whole chunks of X.
     read_bytes : int
     """
 
     damages: list[Damage] = field(default_factory=list)
-    sums: list[npt.NDArray[Any]] = field(default_factory=list)
+    sums: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     read_bytes: int = 0
 
 
-def parse_whole(data: memoryview) -> EncodedChunk:
-    """Parse a stored chunk of X once its checksum is right."""
-    return EncodedChunk.parse(without_checksum(data))
+class StoredArray:
+    """One array of a dataset, in objects of one chunk or of several.
+
+    Parameters
+    ----------
+    layout : DatasetLayout
+    store : Store
+    name : {"X", "y", "sample_weight"}
+    metadata : Zarr's metadata of the array
+    place : str
+        Names the dataset in errors.
+    """
+
+    def __init__(
+        self, layout: DatasetLayout, store: Store, name: str, metadata: Any, place: str
+    ) -> None:
+        self.name = name
+        self.places = ChunkPlaces(store, name, metadata, place)
+        self._layout, self._store = layout, store
+        self.codec: ValueCodec | None = None
+        if name != "X":
+            self.codec = ValueCodec.from_metadata(metadata.to_dict(), self.places.codecs)
+
+    @property
+    def shard_chunks(self) -> int | None:
+        """Chunks of a shard; None where each chunk is an object."""
+        return None if self.places.sharding is None else self.places.sharding.chunks
+
+    def objects(self) -> list[range]:
+        """Numbers of the chunks of each object."""
+        chunks, each = self._layout.spec.chunks, self.shard_chunks or 1
+        return [range(first, min(first + each, chunks)) for first in range(0, chunks, each)]
+
+    def check(self, chunks: range) -> ObjectCheck:
+        """Read an object, the chunks of it that are given, and check it."""
+        found = ObjectCheck()
+        key = self.places.key(chunks[0])
+        for chunk in chunks:
+            inner = None if self.shard_chunks is None else chunk % self.shard_chunks
+            try:
+                data = self._read(self.places.find(chunk), chunk)
+                found.read_bytes += len(data)
+                encoded = self.decode(data, chunk)
+                if encoded is not None:
+                    found.sums[chunk] = encoded.variance_sums
+            except DataError:  # the index: nothing in the shard can be found
+                reason = "its index does not match its checksum: truncated or corrupted"
+                found.damages.append(Damage(key, reason, self.name))
+                break
+            except FileNotFoundError:
+                found.damages.append(Damage(key, "it is missing", self.name))
+                break
+            except MissingChunkError:
+                found.damages.append(Damage(key, "it is missing", self.name, chunk, inner))
+            except OSError as error:
+                reason = f"it cannot be read: {error.strerror or error}"
+                found.damages.append(Damage(key, reason, self.name, chunk, inner))
+            except ChunkError as error:
+                found.damages.append(Damage(key, str(error), self.name, chunk, inner))
+        return found
+
+    def recover(self, chunk: int) -> bytes | None:
+        """The bytes of a chunk if they are whole, even where an index that led to them is not."""
+        try:
+            data = self._read(self.places.find(chunk), chunk)
+            self.decode(data, chunk)
+            return bytes(data)
+        except (DataError, MissingChunkError, OSError, ChunkError):
+            pass
+        if self.name != "X" or self.shard_chunks is None:
+            return None
+        size = self._layout.chunk_bytes(0)  # of all but the last: where the writer put it
+        place = ChunkPlace(
+            self.places.key(chunk),
+            chunk % self.shard_chunks * size,
+            self._layout.chunk_bytes(chunk),
+        )
+        try:
+            data = self._read(place, chunk)
+            self.decode(data, chunk)
+            return bytes(data)
+        except (OSError, ChunkError):
+            return None
+
+    def _read(self, place: ChunkPlace, chunk: int) -> memoryview:
+        layout = self._layout
+        if self.name != "X":
+            most = 2 * layout.empty_chunk(self.name).nbytes + _SPARE_BYTES
+            if place.length is not None and place.length > most:
+                raise ChunkError(f"it has {place.length} bytes, more than its values take")
+            return self._store.read(place.key, place.ranges(None))
+        expected = layout.chunk_bytes(chunk)
+        if place.length in (None, expected):
+            data = self._store.read(place.key, place.ranges(None))
+            if len(data) == expected:
+                return data
+            place = replace(place, length=len(data))
+        raise ChunkError(
+            f"it has {place.length} bytes, not {expected}: truncated, or of another dataset"
+        )
+
+    def decode(self, data: memoryview, chunk: int) -> EncodedChunk | None:
+        """Check the bytes of a chunk; of X, return what is in them.
+
+        Raises
+        ------
+        ChunkError
+            They are not what the dataset has there.
+        """
+        spec = self._layout.spec
+        if self.name == "X":
+            encoded = EncodedChunk.parse(without_checksum(data))
+            _require_ours(spec, encoded, chunk)
+            return encoded
+        if self.codec is not None:
+            values = self._layout.empty_chunk(self.name)
+            self.codec.decode(data, values)
+            self._check_values(values, chunk)
+        return None
+
+    def _check_values(self, values: npt.NDArray[Any], chunk: int) -> None:
+        spec, fill = self._layout.spec, self._layout.fill_value(self.name)
+        rows = spec.rows_of_chunk(chunk)
+        stored, padding = values[:rows], values[rows:]
+        if not (np.isnan(padding) if np.isnan(fill) else padding == fill).all():
+            raise ChunkError(f"it has more than {rows} rows: it belongs elsewhere")
+        good = np.isfinite(stored)
+        if self.name == "sample_weight":
+            good &= stored >= 0
+        elif spec.classes is not None:
+            good &= (stored >= 0) & (stored < len(spec.classes))
+        if not good.all():
+            row = chunk * spec.chunk_rows + int(np.argwhere(~good)[0][0])
+            raise ChunkError(f"its value for row {row} (counted from 0) is none that is stored")
 
 
-def require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
+def _require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
     """Refuse a chunk that is not the one that a dataset has in a place."""
     header = encoded.header
     encoded.require_shape((spec.chunk_rows, len(spec.columns)), 4)
@@ -81,48 +224,3 @@ def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool
     if left is None or right is None:
         return left is right
     return np.array_equal(left, right)
-
-
-def check_piece(layout: DatasetLayout, store: Store, piece: int) -> PieceCheck:
-    """Read a piece of every array and check it."""
-    found = PieceCheck()
-    codec = ValueCodec.usual(layout.zarr_format)
-    for array in layout.arrays:
-        key = layout.key(array, piece)
-        for chunk in layout.chunks_of(piece):
-            try:
-                data = store.read(key)
-                found.read_bytes += len(data)
-                if array == "X":
-                    encoded = parse_whole(data)
-                    require_ours(layout.spec, encoded, chunk)
-                    found.sums.append(encoded.variance_sums)
-                else:
-                    values = layout.empty_chunk(array)
-                    codec.decode(data, values)
-                    _check_values(layout, array, values, chunk)
-            except FileNotFoundError:
-                found.damages.append(Damage(key, "it is missing", array, chunk))
-            except OSError as error:
-                reason = f"it cannot be read: {error.strerror or error}"
-                found.damages.append(Damage(key, reason, array, chunk))
-            except ChunkError as error:
-                found.damages.append(Damage(key, str(error), array, chunk))
-    return found
-
-
-def _check_values(layout: DatasetLayout, array: str, values: npt.NDArray[Any], chunk: int) -> None:
-    spec = layout.spec
-    rows = spec.rows_of_chunk(chunk)
-    stored, padding = values[:rows], values[rows:]
-    fill = layout.fill_value(array)
-    if not ((padding == fill) | (np.isnan(padding) if np.isnan(fill) else False)).all():
-        raise ChunkError(f"it has values beyond its {rows} rows: it belongs elsewhere")
-    good = np.isfinite(stored)
-    if array == "sample_weight":
-        good &= stored >= 0
-    elif spec.classes is not None:
-        good &= (stored >= 0) & (stored < len(spec.classes))
-    if not good.all():
-        row = chunk * spec.chunk_rows + int(np.argwhere(~good)[0][0])
-        raise ChunkError(f"its value for row {row} (counted from 0) is none that is stored")

@@ -41,6 +41,7 @@ def compress(
     categorical: opt.CategoricalPolicy = opt.Categorical.ERROR,
     weight: opt.Weight = None,
     chunk_rows: opt.ChunkRows = None,
+    shard_rows: opt.ShardRows = None,
     seed: opt.Seed = 0,
     zarr_format: opt.ZarrFormat = 3,
     threads: opt.Threads = None,
@@ -86,6 +87,7 @@ def compress(
         categorical=categorical.value,
         weight=weight,
         chunk_rows=chunk_rows,
+        shard_rows=shard_rows,
         zarr_format=zarr_format,
         threads=threads,
     )

@@ -278,6 +278,15 @@ Resume = Annotated[
         help="Go on where an interrupted run with the same source and options stopped.",
     ),
 ]
+ShardRows = Annotated[
+    int | None,
+    typer.Option(
+        "--shard-rows",
+        metavar="N",
+        help="Rows of a shard, a file that holds several chunks; 0: a file for each chunk.",
+        show_default="shards of about 128 MB above 64 chunks",
+    ),
+]
 ZarrFormat = Annotated[
     int, typer.Option("--zarr-format", metavar="N", help="Zarr format to write, 2 or 3.")
 ]

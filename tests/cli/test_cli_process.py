@@ -104,7 +104,7 @@ def test_compress_goes_on_after_a_full_disk(zipml_process, zipml, tmp_path):
 def test_a_stopped_compress_says_how_to_go_on(zipml, tmp_path, number, code, line):
     source, dest = tmp_path / "s.npz", tmp_path / "d.zarr"
     zipml("synth", source, "--rows", 100_000, "--columns", 100).must_succeed()
-    arguments = ("compress", source, dest, "--chunk-rows", "64")
+    arguments = ("compress", source, dest, "--chunk-rows", "64", "--shard-rows", "640")
     process = subprocess.Popen(
         [*ZIPML, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

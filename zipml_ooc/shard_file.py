@@ -1,0 +1,76 @@
+"""Writing an object of an array: one chunk, or a shard of several with an index at its end.
+
+The shard is that of Zarr's codec `sharding_indexed` with the index codecs `bytes` (little-endian)
+and `crc32c`. Chunks go to the disk as they come, so that a shard takes no memory.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .durable import commit, write_all
+from .value_codec import CHECKSUM_BYTES, add_checksum
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["ObjectFile", "index_bytes"]
+
+_NOWHERE = 2**64 - 1
+_ENTRY_BYTES = 16
+
+
+def index_bytes(chunks: int) -> int:
+    """Size of the index of a shard with its checksum."""
+    return chunks * _ENTRY_BYTES + CHECKSUM_BYTES
+
+
+class ObjectFile:
+    """An object that is there when it is closed, and not before.
+
+    Parameters
+    ----------
+    path : Path
+        Where it appears.
+    scratch : Path
+        A folder of the same file system, for the time until then.
+    shard_chunks : int or None
+        Chunks of a shard; None for an object that is one chunk.
+    """
+
+    def __init__(self, path: Path, scratch: Path, shard_chunks: int | None) -> None:
+        self._path = path
+        # Nobody else writes this file, not even another attempt at the same object.
+        self._temporary = scratch / secrets.token_hex(8)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(self._temporary, flags, 0o666)
+        self._index = None
+        if shard_chunks is not None:
+            self._index = np.full((shard_chunks, 2), _NOWHERE, "<u8")
+        self._size = 0
+
+    def append(self, data: Buffer, inner: int) -> None:
+        """Write the next chunk, which has this number within the shard."""
+        length = memoryview(data).nbytes
+        write_all(self._descriptor, data)
+        if self._index is not None:
+            self._index[inner] = self._size, length
+        self._size += length
+
+    def close(self) -> None:
+        """Let the object appear, whole and on the disk."""
+        try:
+            if self._index is not None:
+                write_all(self._descriptor, add_checksum(self._index.tobytes()))
+            commit(self._descriptor, self._temporary, self._path)
+        finally:
+            os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Leave what was written to whoever clears the scratch folder."""
+        os.close(self._descriptor)
