@@ -28,8 +28,10 @@ _WHERE = {
     "load_model": "model",
     "open_dataset": "dataset",
     "predict": "scoring",
+    "repair": "repairing",
     "synth": "synthesis",
     "train": "training",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "load_model",
     "open_dataset",
     "predict",
+    "repair",
     "synth",
     "train",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from .description import describe
     from .errors import DataError, UsageError, ZipmlError
     from .model import LinearModel, load_model
+    from .repairing import repair
     from .scoring import evaluate, predict
     from .sources import SourceOptions
     from .synthesis import synth

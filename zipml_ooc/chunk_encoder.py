@@ -6,6 +6,7 @@ any time: to resume a run, or to repair a dataset.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +31,13 @@ class ChunkEncoder:
     Parameters
     ----------
     layout : DatasetLayout
+    codecs : mapping, optional
+        Of targets and weights, where they are not the usual one.
     """
 
-    def __init__(self, layout: DatasetLayout) -> None:
+    def __init__(
+        self, layout: DatasetLayout, codecs: Mapping[str, ValueCodec | None] | None = None
+    ) -> None:
         spec = layout.spec
         self._layout, self._spec = layout, spec
         self._features = FeatureEncoder.from_dict(spec.encoder["features"])
@@ -43,7 +48,8 @@ class ChunkEncoder:
             )
         fill = spec.encoder["fill"]
         self._fill = None if fill is None else np.asarray(fill, np.float64)
-        self._codec = ValueCodec.usual(layout.zarr_format)
+        self._usual = ValueCodec.usual(layout.zarr_format)
+        self._codecs = codecs or {}
 
     def read(self, block: Block) -> dict[str, npt.NDArray[Any]]:
         """Return the values that a block has for each array."""
@@ -71,7 +77,7 @@ class ChunkEncoder:
             return self._encode_features(values, chunk)
         padded = self._layout.empty_chunk(array)
         padded[: len(values)] = values.reshape(len(values), *padded.shape[1:])
-        return self._codec.encode(padded)
+        return (self._codecs.get(array) or self._usual).encode(padded)
 
     def _encode_features(self, values: npt.NDArray[np.float64], chunk: int) -> bytes:
         spec = self._spec

@@ -27,6 +27,12 @@ __all__ = ["Partial", "partial_dataset", "partial_of", "settle_published"]
 class Partial:
     """What lies beside a destination.
 
+    Parameters
+    ----------
+    place : Path
+    kind : str
+        What the folder's name ends in.
+
     Attributes
     ----------
     place : Path
@@ -39,9 +45,9 @@ class Partial:
         For files that are being written.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, kind: str = "partial") -> None:
         self.place = place
-        self.folder = place.with_name(f".{place.name}.partial")
+        self.folder = place.with_name(f".{place.name}.{kind}")
         self.data = self.folder / "dataset"
         self.scratch = self.folder / "scratch"
         self._journal = self.folder / "journal.json"

@@ -95,6 +95,11 @@ class StoredArray:
         """Chunks of a shard; None where each chunk is an object."""
         return None if self.places.sharding is None else self.places.sharding.chunks
 
+    @property
+    def checked(self) -> bool:
+        """Whether chunks have checksums."""
+        return self.name == "X" or (self.codec is not None and self.codec.checked)
+
     def objects(self) -> list[range]:
         """Numbers of the chunks of each object."""
         chunks, each = self._layout.spec.chunks, self.shard_chunks or 1

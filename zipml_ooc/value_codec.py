@@ -86,6 +86,11 @@ class ValueCodec:
         options = (codecs or metadata["codecs"])[1]["configuration"]
         return cls(Zstd(**options), checksum=len(names) == 3)
 
+    @property
+    def checked(self) -> bool:
+        """Whether there is a checksum, of its own or the compressor's."""
+        return self._checksum or bool(getattr(self._compressor, "checksum", False))
+
     def to_metadata(self) -> Any:
         """Return what Zarr calls compressors."""
         if not self._checksum:

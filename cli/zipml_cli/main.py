@@ -20,7 +20,7 @@ import typer
 
 from zipml_ooc import UsageError, ZipmlError, __version__
 
-from . import datasets, machine, models
+from . import datasets, machine, models, upkeep
 from .render import one_line
 
 __all__ = ["app", "main"]
@@ -42,6 +42,8 @@ app = typer.Typer(
 for _command in (
     datasets.compress,
     datasets.info,
+    upkeep.verify,
+    upkeep.repair,
     models.train,
     models.evaluate,
     models.predict,

@@ -315,6 +315,17 @@ PlotColumns = Annotated[
     ),
 ]
 
+# zipml repair
+
+RepairSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        help="What the dataset was compressed from; repeat it for several files.",
+    ),
+]
+
 # zipml predict
 
 PredictionsOut = Annotated[

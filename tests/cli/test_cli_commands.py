@@ -24,7 +24,10 @@ def strict(text: str) -> dict:
     return value
 
 
-COMMANDS = ("compress", "info", "train", "evaluate", "predict", "synth", "demo", "executors")
+COMMANDS = (
+    "compress", "info", "verify", "repair", "train", "evaluate", "predict", "synth", "demo",
+    "executors",
+)  # fmt: skip
 
 
 def test_help_lists_every_command_and_comes_without_arguments_too(zipml):
