@@ -60,7 +60,7 @@ def test_verify_and_repair_refuse_in_one_line(zipml, samples, tmp_path, keep):
     dataset = damaged_copy(samples, tmp_path)
     with keep(tmp_path):
         zipml("verify", tmp_path / "nothing").must_refuse(2, "nothing")
-        zipml("verify", samples.table).must_refuse(1, "no Zarr group")
+        zipml("verify", samples.table).must_refuse(1, "numbers.csv")
         zipml("verify", dataset, "--threads", 0).must_refuse(2, "threads", "0")
         zipml("repair", tmp_path / "nothing", "--source", samples.table).must_refuse(2, "nothing")
         zipml("repair", dataset).must_refuse(2, "--source")
