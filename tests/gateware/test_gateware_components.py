@@ -1,0 +1,411 @@
+"""Each part of the gateware in a simulation of its own, against integers of Python and NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("amaranth", reason="no Amaranth: install the extra fpga")
+
+from gateware_bench import simulate
+
+from zipml_ooc.gateware.arithmetic import AdderTree, WideProduct, XorShift
+from zipml_ooc.gateware.dot import Dot, Unpacker
+from zipml_ooc.gateware.formats import NO_ROW, Format, Table
+from zipml_ooc.gateware.gradient import GradientTree
+from zipml_ooc.gateware.reference import Program, State, Tile, draw, residuals, update
+from zipml_ooc.gateware.replay import Replay
+from zipml_ooc.gateware.sequencer import Sequencer, SkidBuffer
+from zipml_ooc.gateware.stream import pack
+from zipml_ooc.gateware.tables import Tables
+from zipml_ooc.gateware.update import Update
+
+
+def joined(values: Any, bits: int) -> int:
+    """Numbers side by side, the first in the lowest bits."""
+    return sum((int(v) & ((1 << bits) - 1)) << (bits * i) for i, v in enumerate(values))
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_adder_tree_adds_a_set_each_cycle(is_signed: bool) -> None:
+    dut = AdderTree(8, 5, is_signed=is_signed)
+    low, high = (-16, 16) if is_signed else (0, 32)
+    sets = np.random.default_rng(0).integers(low, high, (20, 8))
+    sets[0], sets[1] = low, high - 1
+    seen: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        for numbers in [*sets, *[sets[0]] * dut.levels]:
+            ctx.set(dut.terms, joined(numbers, 5))
+            await ctx.tick()
+            seen.append(ctx.get(dut.total))
+
+    simulate(dut, bench)
+    assert seen[dut.levels - 1 :][: len(sets)] == sets.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("width", "a_signed", "b_width", "b_signed"),
+    [(38, True, 16, False), (28, True, 16, False), (29, False, 16, True), (12, False, 16, True)],
+)
+def test_wide_product_is_exact(width: int, a_signed: bool, b_width: int, b_signed: bool) -> None:
+    dut = WideProduct(width, b_width, a_signed=a_signed, b_signed=b_signed)
+    rng = np.random.default_rng(0)
+
+    def some(bits: int, signed: bool) -> list[int]:
+        low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
+        return [low, high - 1, low, high - 1, *rng.integers(low, high, 40).tolist()]
+
+    a, b = some(width, a_signed), some(b_width, b_signed)
+    b[2:4] = b[3], b[2]
+    seen = []
+
+    async def bench(ctx: Any) -> None:
+        for x, y in zip([*a, 0], [*b, 0], strict=True):
+            ctx.set(dut.a, x)
+            ctx.set(dut.b, y)
+            await ctx.tick()
+            seen.append(ctx.get(dut.product))
+
+    simulate(dut, bench)
+    assert seen[1:] == [x * y for x, y in zip(a, b, strict=True)]
+
+
+def test_generator_draws_as_the_reference_and_only_when_asked() -> None:
+    dut = XorShift()
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.value, 0xDEADBEEF)
+        ctx.set(dut.load_low, 1)
+        await ctx.tick()
+        ctx.set(dut.load_low, 0)
+        ctx.set(dut.load_high, 1)
+        await ctx.tick()
+        ctx.set(dut.load_high, 0)
+        state = 0xDEADBEEF_DEADBEEF
+        for turn in range(30):
+            ctx.set(dut.advance, turn % 3 != 0)
+            await ctx.tick()
+            if turn % 3:
+                state, drawn = draw(state)
+                assert ctx.get(dut.draw) == drawn
+            assert ctx.get(dut.state) == state
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_unpacker_finds_the_rows_of_packed_codes(bits: int) -> None:
+    form = Format(bits, 64)
+    codes = np.random.default_rng(0).integers(0, 1 << bits, (64, 3))
+    packet = pack(Tile(codes, np.zeros(64, np.int64)), form)
+    dut = Unpacker(form)
+
+    async def bench(ctx: Any) -> None:
+        for column, beat in enumerate(packet[form.target_beats :]):
+            ctx.set(dut.beat, int.from_bytes(beat.tobytes(), "little"))
+            assert ctx.get(dut.codes) == joined(codes[:, column], bits)
+
+    simulate(dut, bench, clocked=False)
+
+
+def test_skid_buffer_keeps_every_beat_in_order() -> None:
+    dut = SkidBuffer(8)
+    rng = np.random.default_rng(0)
+    sent, taken = list(range(100)), []
+
+    async def bench(ctx: Any) -> None:
+        left = list(sent)
+        while len(taken) < len(sent):
+            offers, wants = bool(left) and rng.random() < 0.6, rng.random() < 0.6
+            ctx.set(dut.in_valid, offers)
+            ctx.set(dut.in_data, left[0] if left else 0)
+            ctx.set(dut.out_ready, wants)
+            if offers and ctx.get(dut.in_ready):
+                left.pop(0)
+            if wants and ctx.get(dut.out_valid):
+                taken.append(ctx.get(dut.out_data))
+            await ctx.tick()
+
+    simulate(dut, bench)
+    assert taken == sent
+
+
+def test_skid_buffer_passes_a_beat_each_cycle() -> None:
+    dut = SkidBuffer(8)
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.out_ready, 1)
+        for number in range(20):
+            ctx.set(dut.in_valid, 1)
+            ctx.set(dut.in_data, number)
+            assert ctx.get(dut.in_ready)
+            await ctx.tick()
+            assert ctx.get(dut.out_valid)
+            assert ctx.get(dut.out_data) == number
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_dot_gives_residuals_and_says_which_rows_there_are(bits: int) -> None:
+    form = Format(bits, 8, 64)
+    rng = np.random.default_rng(bits)
+    dut = Dot(form)
+
+    async def bench(ctx: Any) -> None:
+        for turn in range(6):
+            size = 15 if turn % 3 == 2 else 9  # the third is clipped
+            model = rng.integers(-(1 << size), 1 << size, 7)
+            centre = np.concatenate([[0], rng.integers(0, 1 << 16, 6)])
+            targets = rng.integers(-(1 << size), 1 << size, 8)
+            targets[turn] = NO_ROW
+            tile = Tile(rng.integers(0, 1 << bits, (8, 6)), targets)
+            program = Program(bits, 1, 1, 0, centre, centre, centre)
+            expected, clipped = residuals(program, model, tile)
+            ctx.set(dut.targets, joined(targets, 16))
+            for entry in range(7):
+                column = np.ones(8, int) if entry == 0 else tile.codes[:, entry - 1]
+                ctx.set(dut.valid, 1)
+                ctx.set(dut.first, entry == 0)
+                ctx.set(dut.last, entry == 6)
+                ctx.set(dut.codes, joined(column, bits))
+                ctx.set(dut.model, int(model[entry]))
+                ctx.set(dut.centre, int(centre[entry]))
+                await ctx.tick()
+                ctx.set(dut.valid, 0)  # a pause, in which nothing is added up
+                if turn % 2:
+                    ctx.set(dut.model, 12345)
+                    await ctx.tick()
+            for _ in range(dut.LATENCY - 2 - turn % 2):  # of the latency, 1 or 2 are over
+                assert not ctx.get(dut.present_valid)
+                await ctx.tick()
+            assert ctx.get(dut.present_valid)
+            assert ctx.get(dut.present) == joined(targets != NO_ROW, 1)
+            await ctx.tick()
+            assert ctx.get(dut.residuals) == joined(expected, 16)
+            assert ctx.get(dut.saturated) == clipped
+
+    simulate(dut, bench)
+
+
+def test_gradient_tree_sums_over_rows() -> None:
+    form = Format(4, 16, 64)
+    rng = np.random.default_rng(0)
+    dut = GradientTree(form)
+    held = rng.integers(-(1 << 15), 1 << 15, 16)
+    columns = rng.integers(0, 16, (12, 16))
+    seen = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.residuals, joined(held, 16))
+        for column in [*columns, *columns[: dut.latency]]:
+            ctx.set(dut.codes, joined(column, 4))
+            await ctx.tick()
+            seen.append(ctx.get(dut.total))
+
+    simulate(dut, bench)
+    assert seen[dut.latency - 1 :][: len(columns)] == (columns @ held).tolist()
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def testupdate_is_that_of_the_reference(bits: int) -> None:
+    form = Format(bits, 64, 64)
+    dut = Update(form)
+    rng = np.random.default_rng(bits)
+    checked = []
+
+    async def bench(ctx: Any) -> None:
+        for shift in (0, 7, 20, 26, 31):
+            size = form.gradient_bits - 1
+            gradient = rng.integers(-(1 << size), 1 << size, 30)
+            gradient >>= rng.integers(0, size, 30)
+            gradient[0] >>= bits  # the sum of residuals
+            centre = rng.integers(0, 1 << 16, 30)
+            centre[0] = 0
+            program = Program(
+                bits,
+                1,
+                int(rng.integers(0, 1 << 16)),
+                shift,
+                centre,
+                rng.integers(0, 1 << 16, 30),
+                rng.integers(0, 1 << 16, 30),
+            )
+            state = State(rng.integers(-(1 << 15), 1 << 15, 30), 1)
+            before, rows = state.model, 4096
+            update(program, state, gradient, rows)
+            ctx.set(dut.step, program.step)
+            ctx.set(dut.shift, shift)
+            ctx.set(dut.rows, rows)
+            seed, drawn, new, clipped = 1, 0, [], False
+            for cycle in range(31 + dut.LATENCY):
+                ahead, entry = min(cycle, 29), min(cycle - 1, 29)
+                for port, table in (
+                    (dut.model, before),
+                    (dut.centre, centre),
+                    (dut.pace, program.pace),
+                    (dut.variance, program.variance),
+                ):
+                    ctx.set(port, int(table[ahead]))
+                ctx.set(dut.gradient, int(gradient[max(entry, 0)]))
+                ctx.set(dut.valid, 0 <= cycle - 1 < 30)
+                ctx.set(dut.first, cycle == 1)
+                ctx.set(dut.draw, drawn)
+                if ctx.get(dut.advance):
+                    seed, drawn = draw(seed)
+                if ctx.get(dut.new_valid):
+                    new.append(ctx.get(dut.new_model))
+                    clipped |= bool(ctx.get(dut.saturated))
+                await ctx.tick()
+            if ctx.get(dut.new_valid):
+                new.append(ctx.get(dut.new_model))
+            assert new == state.model.tolist()
+            assert seed == state.seed
+            assert clipped == state.model_saturated
+            checked.append((state.model != before).sum())
+
+    simulate(dut, bench)
+    assert max(checked) > 20
+
+
+def test_replay_gives_a_tile_back_and_waits_in_delayed_runs() -> None:
+    form = Format(1, 8, 64)
+    dut = Replay(form)
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.columns, 4)
+        number = 0
+
+        async def put(count: int) -> None:
+            nonlocal number
+            for _ in range(count):
+                ctx.set(dut.write, 1)
+                ctx.set(dut.write_codes, number)
+                number += 1
+                await ctx.tick()
+            ctx.set(dut.write, 0)
+
+        async def begin() -> None:
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+
+        for turn in range(30):  # round the ring twice
+            await put(5)
+            await begin()
+            for entry in range(5 + dut.LATENCY):
+                assert ctx.get(dut.issue) == (entry < 5)
+                if entry < 5:
+                    assert ctx.get(dut.entry) == entry
+                    assert ctx.get(dut.last) == (entry == 4)
+                if entry >= dut.LATENCY:
+                    assert ctx.get(dut.codes) == 5 * turn + entry - dut.LATENCY
+                await ctx.tick()
+
+        ctx.set(dut.is_delayed, 1)
+        await put(5)
+        await begin()
+        for _ in range(5):
+            assert not ctx.get(dut.issue)
+            await put(1)  # an entry of the next tile lets one go
+            assert ctx.get(dut.issue)
+            await ctx.tick()
+        assert not ctx.get(dut.issue)
+        await begin()
+        assert not ctx.get(dut.issue)
+        ctx.set(dut.run_end, 1)  # there is no next tile
+        for _ in range(5):
+            assert ctx.get(dut.issue)
+            await ctx.tick()
+        assert not ctx.get(dut.issue)
+
+    simulate(dut, bench)
+
+
+def test_tables_answer_two_cycles_later_and_belong_to_host_or_run() -> None:
+    dut = Tables(Format(4, 8, 64))
+
+    async def bench(ctx: Any) -> None:
+        async def read(table: int, entry: int) -> int:
+            ctx.set(dut.host_table, table)
+            ctx.set(dut.host_entry, entry)
+            await ctx.tick().repeat(dut.LATENCY)
+            return int(ctx.get(dut.host_read))
+
+        async def write(table: int, entry: int, value: int) -> None:
+            ctx.set(dut.host_table, table)
+            ctx.set(dut.host_entry, entry)
+            ctx.set(dut.host_value, value)
+            ctx.set(dut.host_write, 1)
+            await ctx.tick()
+            ctx.set(dut.host_write, 0)
+
+        ctx.set(dut.host, 1)
+        for table in Table:
+            for entry in range(3):
+                await write(table, entry, 1000 * table + entry)
+        for table in Table:
+            for entry in range(3):
+                fixed = table == Table.CENTRE and entry == 0
+                assert await read(table, entry) == (0 if fixed else 1000 * table + entry)
+
+        ctx.set(dut.host, 0)
+        await write(Table.MODEL, 1, 7)  # not the host's now
+        ctx.set(dut.new_valid, 1)
+        ctx.set(dut.new_entry, 2)
+        ctx.set(dut.new_model, -5)
+        await ctx.tick()
+        ctx.set(dut.new_valid, 0)
+        ctx.set(dut.dot_entry, 2)
+        ctx.set(dut.update_entry, 1)
+        await ctx.tick().repeat(dut.LATENCY)
+        assert (ctx.get(dut.dot_model), ctx.get(dut.dot_centre)) == (-5, 2002)
+        assert (ctx.get(dut.model), ctx.get(dut.pace), ctx.get(dut.variance)) == (1001, 3001, 4001)
+
+    simulate(dut, bench)
+
+
+def test_sequencer_names_every_beat_and_waits_for_the_update() -> None:
+    form = Format(8, 8, 64)  # two beats of targets
+    dut = Sequencer(form)
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.columns, 4)
+        ctx.set(dut.batch_tiles, 2)
+        ctx.set(dut.tiles, 3)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        ctx.set(dut.beat_valid, 1)
+        for tile in range(3):
+            for beat in range(6):
+                waits = tile == 2 and beat == 1
+                ctx.set(dut.beat_last, beat == 5)
+                if waits:  # the first two tiles were a mini-batch
+                    for _ in range(3):
+                        assert not ctx.get(dut.beat_ready)
+                        await ctx.tick()
+                    ctx.set(dut.update_begins, 1)
+                    await ctx.tick()
+                    ctx.set(dut.update_begins, 0)
+                assert ctx.get(dut.beat_ready)
+                assert ctx.get(dut.load_target) == (beat < 2)
+                assert ctx.get(dut.issue) == (beat > 0)
+                assert ctx.get(dut.first) == (beat == 1)
+                assert ctx.get(dut.last) == (beat == 5)
+                if beat > 0:
+                    assert ctx.get(dut.entry) == beat - 1
+                about = [ctx.get(s) for s in (dut.batch_start, dut.batch_end, dut.run_end)]
+                assert about == [[1, 0, 0], [0, 1, 0], [1, 1, 1]][tile]
+                await ctx.tick()
+        assert not ctx.get(dut.beat_ready)
+        assert ctx.get(dut.busy)
+        ctx.set(dut.update_ends, 1)
+        await ctx.tick()
+        assert not ctx.get(dut.busy)
+        assert ctx.get(dut.done)
+
+    simulate(dut, bench)

@@ -1,0 +1,140 @@
+"""A training problem in fixed point: models go there and back, and are learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zipml_ooc import TrainOptions, compress, synth, train
+from zipml_ooc.compression import CompressOptions
+from zipml_ooc.dataset import Dataset
+from zipml_ooc.errors import UsageError
+from zipml_ooc.gateware.formats import NO_ROW, Format
+from zipml_ooc.gateware.reference import State, Tile, run
+from zipml_ooc.gateware.scaling import Scaling
+from zipml_ooc.gateware.stream import chunk_packets, unpack
+from zipml_ooc.training.problem import Problem, make_problem
+
+
+def dataset(folder: Path, bits: int, samples: int = 1, columns: int = 8) -> Dataset:
+    made = synth(
+        folder / "t.npz", kind="regression", rows=6400, columns=columns, noise=0.5, condition=4.0
+    )
+    options = CompressOptions(bits=bits, samples=samples, levels="uniform")
+    return compress(made["path"], folder / "t.zarr", options)
+
+
+def tiles_of(data: Dataset, problem: Problem, scaling: Scaling) -> list[Tile]:
+    """All tiles of a dataset, by way of the bytes on the stream."""
+    form, tiles = Format(problem.stored_bits), []
+    for number in range(-(-data.spec.rows // data.spec.chunk_rows)):
+        chunk = data.read_chunk(number)
+        start = number * data.spec.chunk_rows
+        target = data.read_target(start, start + chunk.header.rows).reshape(-1, 1)
+        fixed = scaling.targets(problem.scale_target(target)[:, 0])
+        tiles += [unpack(packet, form) for packet in chunk_packets(chunk, fixed, form)]
+    return tiles
+
+
+def mean_loss(problem: Problem, tiles: list[Tile], scaling: Scaling, state: State) -> float:
+    """As `train` reports it: half the mean square, rounding variance taken out."""
+    model, intercept = scaling.to_model(state.model)
+    codes = np.concatenate([tile.codes for tile in tiles])
+    target = np.concatenate([tile.targets for tile in tiles])
+    here = target != NO_ROW
+    values = problem.offset + problem.slope * codes[here]
+    residual = values @ model[0] + intercept - target[here] * 2.0 ** (4 - scaling.exponent)
+    noise = problem.variance @ model[0] ** 2
+    return float(0.5 * (np.mean(residual**2) - noise) * problem.loss_unit)
+
+
+@pytest.mark.parametrize(("bits", "samples"), [(4, 1), (8, 1), (3, 2)])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_the_reference_learns_within_a_percent_of_the_native_executor(
+    tmp_path: Path, bits: int, samples: int, delayed: bool
+) -> None:
+    data = dataset(tmp_path, bits, samples)
+    options = TrainOptions(epochs=12, shrinkage=1.0)
+    native = train(data, options)
+    problem = make_problem(data.spec, options)
+    scaling = Scaling(problem)
+    tiles = tiles_of(data, problem, scaling)
+    assert len(tiles) == 100
+    state = State(np.zeros(problem.columns + 1, np.int64), 1)
+    step = native.model.record["step_size"]
+    for epoch in range(12):
+        program = scaling.program(step * min(1.0, 2.0 ** (4 - epoch)), delayed=delayed)
+        run(program, [tiles[i] for i in np.random.default_rng(epoch).permutation(100)], state)
+    assert not state.model_saturated
+    assert not state.residual_saturated
+    assert mean_loss(problem, tiles, scaling, state) == pytest.approx(native.loss, rel=0.01)
+
+
+def test_a_model_means_the_same_in_both_coordinates(tmp_path: Path) -> None:
+    data = dataset(tmp_path, 4)
+    problem = make_problem(data.spec, TrainOptions())
+    scaling = Scaling(problem)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (50, problem.columns))
+    entries = rng.integers(-4000, 4000, problem.columns + 1)
+    model, intercept = scaling.to_model(entries)
+    direct = (problem.offset + problem.slope * codes) @ model[0] + intercept
+    centred = codes - scaling.centres()[1:] / 2.0**12
+    held = (entries[0] + centred @ entries[1:]) * 2.0**-scaling.exponent
+    assert np.allclose(direct, held, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("step_size", [1e-6, 0.01, 0.7, 3.0])
+@pytest.mark.parametrize("batch_tiles", [1, 64])
+def test_paces_are_step_size_times_squared_slope(
+    tmp_path: Path, step_size: float, batch_tiles: int
+) -> None:
+    problem = make_problem(dataset(tmp_path, 4).spec, TrainOptions())
+    program = Scaling(problem).program(step_size, batch_tiles=batch_tiles)
+    effective = ((program.pace * program.step + (1 << 15)) >> 16) * 2.0 ** -(program.shift + 20)
+    slope = np.concatenate([[1.0], problem.slope])
+    wanted = step_size / (64 * batch_tiles) * slope**2
+    error = 2.0 ** -(program.shift + 20) + wanted.max() * 2.0**-15
+    assert (np.abs(effective - wanted) <= error).all()
+
+
+def test_columns_of_one_value_and_a_fixed_intercept_stay_where_they_are(tmp_path: Path) -> None:
+    problem = make_problem(dataset(tmp_path, 4).spec, TrainOptions())
+    slope = problem.slope.copy()
+    slope[2] = 0
+    scaling = Scaling(replace(problem, slope=slope))
+    program = scaling.program(0.5, fit_intercept=False)
+    assert program.pace[0] == program.pace[3] == program.variance[3] == program.centre[3] == 0
+    model, _ = scaling.to_model(np.arange(9))
+    assert model[0, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"loss": "logistic"}, "logistic"),
+        ({"outputs": 2}, "2 outputs"),
+        ({"estimator": "split"}, "split form"),
+        ({"stored_bits": 5}, "5 bits"),
+        ({"woven": 1}, "weaved"),
+        ({"l1": np.ones(8, np.float32)}, "penalties"),
+        ({"centre": np.ones(8, np.float32)}, "scales by row"),
+    ],
+)
+def test_what_it_does_not_take_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    problem = make_problem(dataset(tmp_path, 4).spec, TrainOptions())
+    with pytest.raises(UsageError, match=named):
+        Scaling(replace(problem, **change))
+
+
+@pytest.mark.parametrize("wrong", [{"step_size": 0.0}, {"step_size": 1e6}, {"batch_tiles": 65}])
+def test_a_program_that_registers_cannot_hold_is_refused(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    problem = make_problem(dataset(tmp_path, 4).spec, TrainOptions())
+    with pytest.raises(UsageError, match="choose"):
+        Scaling(problem).program(**{"step_size": 0.1, **wrong})

@@ -1,0 +1,74 @@
+"""Packets carry the bytes of the packed layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zipml_codecs import EncodedChunk, Quantizer, encode_chunk
+from zipml_codecs.reference import unpack_codes
+
+from zipml_ooc.errors import DataError, UsageError
+from zipml_ooc.gateware.formats import NO_ROW, Format
+from zipml_ooc.gateware.reference import Tile
+from zipml_ooc.gateware.stream import chunk_packets, pack, unpack
+
+
+def chunk(rows: int, columns: int, **options: object) -> EncodedChunk:
+    values = np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
+    return EncodedChunk.parse(encode_chunk(values, Quantizer(**options)))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4, 8]), st.sampled_from([8, 16, 32, 64]))
+def test_a_packet_gives_its_tile_back(seed: int, bits: int, lanes: int) -> None:
+    rng = np.random.default_rng(seed)
+    form, columns = Format(bits, lanes), int(rng.integers(1, 9))
+    codes = rng.integers(0, 1 << bits, (lanes, columns))
+    tile = Tile(codes, rng.integers(-(1 << 15), 1 << 15, lanes))
+    packet = pack(tile, form)
+    assert packet.shape == (16 // bits + columns, lanes * bits // 8)
+    back = unpack(packet, form)
+    assert (back.codes == tile.codes).all()
+    assert (back.targets == tile.targets).all()
+
+
+@pytest.mark.parametrize(("bits", "samples"), [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("rows", [64, 128, 130, 75, 3, 127])
+def test_packets_of_a_chunk_hold_its_bytes_and_codes(bits: int, samples: int, rows: int) -> None:
+    encoded = chunk(rows, 5, bits=bits, samples=samples)
+    form = Format(bits + samples - 1)
+    targets = np.arange(rows) - 40
+    packets = chunk_packets(encoded, targets, form)
+    whole = rows // 64
+    beats = [packet[form.target_beats :] for packet in packets]
+    own = encoded.codes[: whole * 5 * 8 * form.bits]
+    assert np.array_equal(np.concatenate([own[:0], *(b.ravel() for b in beats[:whole])]), own)
+    tiles = [unpack(packet, form) for packet in packets]
+    found = np.concatenate([tile.codes for tile in tiles])
+    assert (found[:rows] == unpack_codes(encoded.codes, rows, 5, form.bits)).all()
+    marks = np.concatenate([tile.targets for tile in tiles])
+    assert (marks[:rows] == targets).all()
+    assert (marks[rows:] == NO_ROW).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({"bits": 4, "levels": "optimal"}, Format(4)),
+        ({"bits": 4, "scale": "row"}, Format(4)),
+        ({"bits": 4, "layout": "weaved"}, Format(4)),
+        ({"bits": 4}, Format(8)),
+        ({"bits": 4, "samples": 2}, Format(4)),
+        ({"bits": 4}, Format(4, lanes=32)),
+    ],
+)
+def test_other_chunks_are_refused(options: dict[str, object], form: Format) -> None:
+    with pytest.raises(DataError, match=r"accelerator takes|do not fit"):
+        chunk_packets(chunk(64, 3, **options), np.zeros(64, np.int64), form)
+
+
+@pytest.mark.parametrize("wrong", [{"bits": 3}, {"lanes": 12}, {"depth": 100}, {"depth": 32}])
+def test_gateware_is_built_for_certain_sizes(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Format(**{"bits": 4, **wrong})

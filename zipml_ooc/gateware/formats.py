@@ -1,0 +1,164 @@
+"""Widths, limits and register addresses of the accelerator: what gateware and its hosts share.
+
+docs/accelerator.md explains them. Nothing here needs Amaranth.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+__all__ = [
+    "BATCH_TILES_LIMIT",
+    "DELAYED_COLUMNS",
+    "FEWEST_COLUMNS",
+    "MARGIN_SHIFT",
+    "NO_ROW",
+    "VERSION",
+    "Error",
+    "Format",
+    "Register",
+    "Status",
+    "Table",
+]
+
+VERSION = 0x0001_0000  # of register map, stream and arithmetic: major, minor
+IDENTITY = 0x4C4D505A  # "ZPML" in the order of bytes
+
+MODEL_BITS = RESIDUAL_BITS = TARGET_BITS = TABLE_BITS = STEP_BITS = DRAW_BITS = 16
+MARGIN_SHIFT = 4  # a unit of residuals and targets is this many bits above one of the model
+BATCH_TILES_LIMIT = 64
+FEWEST_COLUMNS = 4  # shorter tiles would overtake their own targets and sums
+DELAYED_COLUMNS = 32  # an update has to be through before the tile after the next one
+LARGEST_SHIFT = 31
+NO_ROW = -(1 << (TARGET_BITS - 1))  # the target of a slot without a row
+
+
+class Register(enum.IntEnum):
+    """Byte addresses of the registers, each of 32 bits."""
+
+    IDENTITY = 0x00
+    VERSION = 0x04
+    FORMAT = 0x08
+    COLUMNS_LIMIT = 0x0C
+    CONTROL = 0x10
+    STATUS = 0x14
+    COLUMNS = 0x18
+    BATCH_TILES = 0x1C
+    TILES = 0x20
+    STEP = 0x24
+    SHIFT = 0x28
+    LOSS = 0x2C
+    MODE = 0x30
+    SEED_LOW = 0x38
+    SEED_HIGH = 0x3C
+    CYCLES_LOW = 0x40
+    CYCLES_HIGH = 0x44
+    BEATS_LOW = 0x48
+    BEATS_HIGH = 0x4C
+    STALLS_LOW = 0x50
+    STALLS_HIGH = 0x54
+
+
+class Table(enum.IntEnum):
+    """What bits 16 and up of an address choose; entry `j` lies at 4 `j`."""
+
+    MODEL = 1
+    CENTRE = 2
+    PACE = 3
+    VARIANCE = 4
+
+
+class Error(enum.IntEnum):
+    """Numbers of the bits of STATUS that say why a run ended."""
+
+    EARLY_LAST = 8
+    MISSING_LAST = 9
+    CONFIGURATION = 10
+
+
+class Status(enum.IntEnum):
+    """Numbers of the other bits of STATUS."""
+
+    BUSY = 0
+    DONE = 1
+    MODEL_SATURATED = 16
+    RESIDUAL_SATURATED = 17
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a bitstream is built for.
+
+    Attributes
+    ----------
+    bits : {1, 2, 4, 8}
+        Bits of a stored code.
+    lanes : {8, 16, 32, 64}
+        Rows of a tile, which are the codes of a beat. Chunks have tiles of 64 rows: fewer lanes
+        are for tests and small devices.
+    depth : int
+        Words of the memories, a power of two: at most ``depth - 24`` columns.
+    """
+
+    bits: int
+    lanes: int = 64
+    depth: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, choices in (("bits", (1, 2, 4, 8)), ("lanes", (8, 16, 32, 64))):
+            value = getattr(self, name)
+            if value not in choices:
+                listed = ", ".join(map(str, choices))
+                raise UsageError(f"accelerator: {name} is {value}; choose one of {listed}")
+        if not (64 <= self.depth <= 16384 and self.depth & (self.depth - 1) == 0):
+            raise UsageError(
+                f"accelerator: depth is {self.depth}; choose a power of two from 64 to 16384"
+            )
+
+    @property
+    def columns_limit(self) -> int:
+        """The most columns: beats of the next tile need room too."""
+        return self.depth - 24
+
+    @property
+    def beat_bits(self) -> int:
+        """Width of the stream."""
+        return self.lanes * self.bits
+
+    @property
+    def target_beats(self) -> int:
+        """Beats ahead of a tile's codes."""
+        return TARGET_BITS // self.bits
+
+    @property
+    def entry_bits(self) -> int:
+        """Bits of the number of an entry."""
+        return self.depth.bit_length() - 1
+
+    @property
+    def lane_bits(self) -> int:
+        """Levels of a tree over the lanes."""
+        return self.lanes.bit_length() - 1
+
+    @property
+    def margin_bits(self) -> int:
+        """Bits of a sum of products of model and codes, targets taken off."""
+        return max(MODEL_BITS + self.bits, TARGET_BITS + MARGIN_SHIFT) + self.entry_bits + 1
+
+    @property
+    def tile_sum_bits(self) -> int:
+        """Bits of a tile's sum of products of residuals and codes."""
+        return RESIDUAL_BITS + self.bits + self.lane_bits
+
+    @property
+    def gradient_bits(self) -> int:
+        """Bits of that sum over the largest mini-batch."""
+        return self.tile_sum_bits + BATCH_TILES_LIMIT.bit_length() - 1
+
+    @property
+    def centre_fraction(self) -> int:
+        """Bits of a centre behind the point."""
+        return TABLE_BITS - self.bits

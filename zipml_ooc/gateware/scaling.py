@@ -1,0 +1,156 @@
+"""From a training problem to the accelerator's fixed point and back.
+
+The accelerator trains on ``x = slope * (code - centre)``, in the scaled coordinates of a `Problem`,
+whose model it holds as ``slope * model``: what meets the codes. A unit of the model is
+``2**-exponent``, one of targets and residuals 16 times that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+from ..training.problem import Problem
+from .formats import BATCH_TILES_LIMIT, LARGEST_SHIFT, MARGIN_SHIFT, NO_ROW, STEP_BITS, TABLE_BITS
+from .reference import I64, Program
+
+__all__ = ["Scaling"]
+
+F64 = npt.NDArray[np.float64]
+_TOP = (1 << TABLE_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Fixed point for a problem.
+
+    Attributes
+    ----------
+    problem : Problem
+        Squared loss, one output, packed codes with equally spaced levels and column scales, the
+        mean form.
+    exponent : int
+        What meets the codes is held as multiples of ``2**-exponent``, up to ``2**(15 - exponent)``;
+        residuals reach 16 times as far.
+    """
+
+    problem: Problem
+    exponent: int = 13
+
+    def __post_init__(self) -> None:
+        p = self.problem
+        wrong = [
+            what
+            for what, bad in (
+                (f"the {p.loss} loss", p.loss != "squared"),
+                (f"{p.outputs} outputs", p.outputs != 1),
+                ("the split form", p.estimator != "mean"),
+                ("level tables", p.tables is not None),
+                ("weaved codes", p.woven > 0),
+                ("weights", p.weights is not None),
+                ("penalties", bool((p.l2 != 0).any()) or p.l1 is not None),
+                ("scales by row", bool((p.centre != 0).any())),
+                (f"codes of {p.stored_bits} bits", p.stored_bits not in (1, 2, 4, 8)),
+            )
+            if bad
+        ]
+        if wrong:
+            raise UsageError(
+                f"the accelerator does not take {', '.join(wrong)}: it has the squared loss of "
+                "packed codes of 1, 2, 4 or 8 stored bits with equally spaced levels"
+            )
+
+    @property
+    def _fraction(self) -> int:
+        """Bits of a centre behind the point."""
+        return TABLE_BITS - self.problem.stored_bits
+
+    @property
+    def _slope(self) -> F64:
+        """Of the entries: the intercept's is 1."""
+        return np.concatenate([[1.0], self.problem.slope.astype(np.float64)])
+
+    def centres(self) -> I64:
+        """The mean code of each entry in fixed point, as near as its range allows."""
+        p = self.problem
+        offset, slope = p.offset.astype(np.float64), p.slope.astype(np.float64)
+        mean = np.divide(-offset, slope, out=np.zeros_like(offset), where=slope != 0)
+        fixed = np.clip(np.rint(mean * (1 << self._fraction)), 0, _TOP)
+        return np.concatenate([[0], fixed.astype(np.int64)])
+
+    def program(
+        self,
+        step_size: float,
+        *,
+        batch_tiles: int = 1,
+        lanes: int = 64,
+        shrinkage: float = 1.0,
+        fit_intercept: bool = True,
+        delayed: bool = False,
+    ) -> Program:
+        """The registers and tables for a run with one step size.
+
+        Parameters
+        ----------
+        step_size : float
+            As `TrainOptions.step_size`: a step is that times the mean gradient of the rows.
+        batch_tiles : int
+        lanes : int
+            Rows of a tile.
+        shrinkage : float
+            The part of the correction that is applied, 0 to 1.
+        fit_intercept, delayed : bool
+        """
+        if not 1 <= batch_tiles <= BATCH_TILES_LIMIT:
+            raise UsageError(
+                f"accelerator: a mini-batch of {batch_tiles} tiles; choose 1 to {BATCH_TILES_LIMIT}"
+            )
+        square = self._slope**2
+        if not fit_intercept:
+            square[0] = 0.0
+        most = float(square.max())
+        # A change is pace * step * 2**-(16 + shift) times the gradient, in 2**-16 of a unit.
+        wanted = step_size / (batch_tiles * lanes) * most * 2.0 ** (TABLE_BITS + MARGIN_SHIFT)
+        wanted *= 2.0**STEP_BITS / _TOP
+        if not 0 < wanted < 1 << STEP_BITS:
+            raise UsageError(
+                f"accelerator: a step size of {step_size:.3g} is outside of what its registers "
+                "hold; choose another one"
+            )
+        shift = min(max(STEP_BITS - 1 - math.floor(math.log2(wanted)), 0), LARGEST_SHIFT)
+        step = min(round(wanted * 2.0**shift), (1 << STEP_BITS) - 1)
+        p = self.problem
+        variance = np.divide(
+            p.variance, p.slope**2, out=np.zeros(p.columns), where=p.slope != 0, casting="unsafe"
+        )
+        fixed = np.rint(variance * shrinkage * p.corrected * (1 << TABLE_BITS))
+        return Program(
+            bits=p.stored_bits,
+            batch_tiles=batch_tiles,
+            step=step,
+            shift=shift,
+            centre=self.centres(),
+            pace=np.rint(square / most * _TOP).astype(np.int64),
+            variance=np.concatenate([[0], np.minimum(fixed, _TOP).astype(np.int64)]),
+            delayed=delayed,
+        )
+
+    def targets(self, scaled: npt.ArrayLike) -> I64:
+        """Targets in fixed point, clipped to its range; scaled as `Problem.scale_target` does."""
+        unit = 2.0 ** (self.exponent - MARGIN_SHIFT)
+        fixed = np.rint(np.asarray(scaled, np.float64) * unit)
+        return np.clip(fixed, NO_ROW + 1, -NO_ROW - 1).astype(np.int64)
+
+    def to_model(self, entries: I64) -> tuple[F64, F64]:
+        """Model, (1, columns), and intercept, (1,), in the coordinates of the problem."""
+        p = self.problem
+        offset, slope = p.offset.astype(np.float64), p.slope.astype(np.float64)
+        real = entries * 2.0**-self.exponent
+        model = np.divide(real[1:], slope, out=np.zeros(p.columns), where=slope != 0)
+        centre = self.centres()[1:] * 2.0**-self._fraction
+        intercept = real[0] - real[1:] @ centre - model @ offset
+        return model[None], np.array([intercept])

@@ -1,0 +1,127 @@
+"""The end of a mini-batch: correction, step, and stochastic rounding of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .arithmetic import WideProduct, delayed, saturated
+from .formats import (
+    BATCH_TILES_LIMIT,
+    DRAW_BITS,
+    MARGIN_SHIFT,
+    MODEL_BITS,
+    STEP_BITS,
+    TABLE_BITS,
+    Format,
+)
+
+__all__ = ["Update"]
+
+_MOVED_BITS = 33  # a change of the model in 2**-16 of its units, beyond which it is clipped anyway
+
+
+class Update(wiring.Component):
+    """A new entry of the model `LATENCY` cycles after its gradient, one a cycle.
+
+    The entry's `variance`, `pace`, `centre`, `model` and the number of `rows` come a cycle ahead of
+    its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0, which
+    is the sum of the residuals. `random` advances in the cycle of `advance`; its draw is there in
+    the next one.
+    """
+
+    LATENCY = 10
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+        self.rows_bits = (form.lanes * BATCH_TILES_LIMIT).bit_length()
+        super().__init__(
+            {
+                "model": In(signed(MODEL_BITS)),
+                "centre": In(TABLE_BITS),
+                "pace": In(TABLE_BITS),
+                "variance": In(TABLE_BITS),
+                "rows": In(self.rows_bits),
+                "step": In(STEP_BITS),
+                "shift": In(5),
+                "valid": In(1),
+                "first": In(1),
+                "gradient": In(signed(form.gradient_bits)),
+                "advance": Out(1),
+                "draw": In(DRAW_BITS),
+                "new_valid": Out(1),
+                "new_model": Out(signed(MODEL_BITS)),
+                "saturated": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        form = self.form
+        sum_bits = form.gradient_bits - form.bits
+
+        # One cycle ahead of the gradient.
+        noise = Signal(TABLE_BITS + self.rows_bits, reset_less=True)
+        paced = Signal(TABLE_BITS + STEP_BITS, reset_less=True)
+        centre = delayed(m, self.centre, 1, "centre")
+        model = delayed(m, self.model, 1, "model")
+        m.d.sync += [noise.eq(self.variance * self.rows), paced.eq(self.pace * self.step)]
+
+        # Cycles 0 and 1: products with the sum of residuals and with the model.
+        total = Signal(signed(sum_bits), reset_less=True)
+        with m.If(self.valid & self.first):
+            m.d.sync += total.eq(self.gradient)
+        m.submodules.at_centre = at_centre = WideProduct(
+            sum_bits, TABLE_BITS, a_signed=True, b_signed=False
+        )
+        m.submodules.correction = correction = WideProduct(
+            len(noise), MODEL_BITS, a_signed=False, b_signed=True
+        )
+        pace = Signal(STEP_BITS, reset_less=True)
+        m.d.comb += [
+            at_centre.a.eq(total),
+            at_centre.b.eq(centre),
+            correction.a.eq(noise),
+            correction.b.eq(model),
+        ]
+        m.d.sync += pace.eq((paced + (1 << (STEP_BITS - 1))) >> STEP_BITS)
+
+        # Cycle 2: the corrected gradient. Cycles 3 and 4: times the pace.
+        gradient = delayed(m, self.gradient, 2, "gradient")
+        bias = Signal(signed(form.gradient_bits + 1), reset_less=True)
+        m.d.comb += bias.eq(
+            (at_centre.product >> form.centre_fraction)
+            + (correction.product >> (TABLE_BITS + MARGIN_SHIFT))
+        )
+        change = Signal(signed(form.gradient_bits + 2), reset_less=True)
+        m.d.sync += change.eq(gradient - bias)
+        m.submodules.moved = moved = WideProduct(
+            len(change), STEP_BITS, a_signed=True, b_signed=False
+        )
+        m.d.comb += [moved.a.eq(change), moved.b.eq(delayed(m, pace, 2, "pace"))]
+
+        # Cycles 5 to 7: shift and saturate. Cycle 8: add the draw. Cycle 9: saturate.
+        coarse = Signal(moved.product.shape(), reset_less=True)
+        fine = Signal(moved.product.shape(), reset_less=True)
+        m.d.sync += [
+            coarse.eq(moved.product >> (self.shift & 0b11000)),
+            fine.eq(coarse >> self.shift[:3]),
+        ]
+        clipped, _ = saturated(fine, _MOVED_BITS)
+        moved_by = Signal(signed(_MOVED_BITS), reset_less=True)
+        m.d.sync += moved_by.eq(clipped)
+        exact = Signal(signed(_MOVED_BITS + 2), reset_less=True)
+        old = delayed(m, model, 8, "old")
+        m.d.sync += exact.eq((old << DRAW_BITS) - moved_by + self.draw)
+        new, outside = saturated(exact >> DRAW_BITS, MODEL_BITS)
+        stages = [self.valid]
+        for stage in range(self.LATENCY):
+            later = Signal(name=f"valid_{stage + 1}")
+            m.d.sync += later.eq(stages[-1])
+            stages.append(later)
+        m.d.sync += [self.new_model.eq(new), self.saturated.eq(outside & stages[9])]
+        m.d.comb += [self.advance.eq(stages[7]), self.new_valid.eq(stages[10])]
+        return m
