@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
+from zipml_codecs.checksum import crc32c
 
 from .cache import ByteCache
 from .errors import DataError
@@ -217,7 +217,7 @@ class ChunkPlaces:
         body = data[: sharding.chunks * _ENTRY.itemsize]
         if sharding.checked:
             stated = int.from_bytes(data[len(body) :], "little")
-            if google_crc32c.value(np.frombuffer(body, np.uint8)) != stated:
+            if crc32c(body) != stated:
                 raise DataError(
                     f"chunk {self.title(chunk)} of {self._place} cannot be found: the index of "
                     f"shard {key} does not match its checksum, it is truncated or corrupted; "

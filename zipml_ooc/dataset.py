@@ -9,32 +9,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from zipml_codecs import TILE_ROWS, ChunkError, ChunkHeader, EncodedChunk
+from zipml_codecs import ChunkError, ChunkHeader, EncodedChunk
 from zipml_codecs.weave import plane_ranges, rest_ranges, tile_ranges
 
-from .chunk_places import ChunkPlaces, MissingChunkError
+from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
 from .errors import DataError, UsageError
 from .row_arrays import RowArray
-from .stores import Store, Traffic, open_store
+from .stored_pieces import require_ours
+from .stores import Range, Store, Traffic, open_store
 
-__all__ = ["Dataset", "add_checksum", "open_cached", "open_dataset"]
+__all__ = ["Dataset", "open_cached", "open_dataset"]
 
-_CHECKSUM_BYTES = 4
+_T = TypeVar("_T")
+
 _DAMAGES = (OSError, ValueError, KeyError, RuntimeError, TypeError)
 _METADATA = ("zarr.json", ".zattrs")
-
-
-def add_checksum(chunk: bytes | bytearray) -> bytes:
-    """Append the CRC-32C that Zarr's `crc32c` codec expects behind a chunk."""
-    return b"".join((chunk, google_crc32c.value(bytes(chunk)).to_bytes(4, "little")))
 
 
 class Dataset:
@@ -57,6 +54,7 @@ class Dataset:
         self._beside = copy(store)  # targets and weights are not counted as chunks of X are
         self._beside.traffic = Traffic()
         self._arrays: dict[str, RowArray] = {}
+        self._like: dict[int, EncodedChunk] = {}  # by rows: what chunks have in common
         self._x = group["X"]
         self._places = ChunkPlaces(store, "X", self._x.metadata, str(path))
         expected = (spec.chunk_rows, len(spec.columns))
@@ -114,9 +112,9 @@ class Dataset:
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
         if not self.spec.quantizer.weaved or precision is None:
-            return self._checked(chunk, None, _parse_whole)
+            return self._checked(chunk, partial(self._read_whole, chunk))
         parse = partial(self._parse_planes, precision=precision)
-        return self._checked(chunk, self._ranges(chunk, precision), parse)
+        return self._checked(chunk, self._planes(self._ranges(chunk, precision), parse))
 
     def complete_chunk(self, chunk: int, few: EncodedChunk) -> EncodedChunk:
         """Fetch the planes that a weaved chunk lacks which was read at few bits, and check all.
@@ -132,7 +130,7 @@ class Dataset:
             joined = b"".join((data[: head[1]], base, data[head[1] :]))
             return self._parse_planes(memoryview(joined), self.spec.quantizer.bits)
 
-        return self._checked(chunk, ranges, parse)
+        return self._checked(chunk, self._planes(ranges, parse))
 
     def read_tiles(self, chunk: int, few: EncodedChunk, tiles: Sequence[int]) -> memoryview:
         """Fetch of single tiles the planes that a chunk lacks which was read at few bits.
@@ -148,40 +146,48 @@ class Dataset:
         ------
         DataError
         """
-        return self._fetch(chunk, tile_ranges(few.header, few.precision, tiles))
+        ranges = tile_ranges(few.header, few.precision, tiles)
+        return self._named(chunk, lambda place: self.store.read(place.key, place.ranges(ranges)))
 
-    def _checked(
-        self,
-        chunk: int,
-        ranges: list[tuple[int, int]] | None,
-        parse: Callable[[memoryview], EncodedChunk],
-    ) -> EncodedChunk:
+    def _checked(self, chunk: int, read: Callable[[ChunkPlace], EncodedChunk]) -> EncodedChunk:
         for again in (True, False):
-            data = self._fetch(chunk, ranges)
             try:
-                encoded = parse(data)
-                self._require_ours(encoded, chunk)
+                encoded = self._named(chunk, read)
+                require_ours(self.spec, encoded, chunk)
+                return encoded
             except ChunkError as error:
-                if again and self.store.remote:
-                    continue  # what came need not be what is there
-                raise DataError(
-                    f"chunk {self._places.title(chunk)} of {self.path} cannot be used: {error}; "
-                    "compress the source again"
-                ) from error
-            return encoded
+                if not (again and self.store.remote):  # what came need not be what is there
+                    raise DataError(
+                        f"chunk {self._places.title(chunk)} of {self.path} cannot be used: "
+                        f"{error}; compress the source again"
+                    ) from error
         raise AssertionError("the second try returns or raises")
 
-    def _fetch(self, chunk: int, ranges: list[tuple[int, int]] | None) -> memoryview:
+    def _named(self, chunk: int, read: Callable[[ChunkPlace], _T]) -> _T:
+        """Read from where a chunk is; errors name it."""
         title = self._places.title(chunk)
         try:
-            place = self._places.find(chunk)
-            return self.store.read(place.key, place.ranges(ranges))
+            return read(self._places.find(chunk))
         except (FileNotFoundError, MissingChunkError):
             raise DataError(
                 f"chunk {title} of {self.path} is missing: compress the source again"
             ) from None
         except OSError as error:
             raise DataError(f"chunk {title} of {self.path} cannot be read: {error}") from error
+
+    def _read_whole(self, chunk: int, place: ChunkPlace) -> EncodedChunk:
+        part = None if place.length is None else (place.start, place.length)
+        rows = self.spec.rows_of_chunk(chunk)
+        data = self.store.read_checked(place.key, part)
+        encoded = EncodedChunk.parse(data, like=self._like.get(rows))
+        if rows not in self._like:
+            self._like[rows] = replace(encoded, codes=encoded.codes[:0].copy())
+        return encoded
+
+    def _planes(
+        self, ranges: list[Range], parse: Callable[[memoryview], EncodedChunk]
+    ) -> Callable[[ChunkPlace], EncodedChunk]:
+        return lambda place: parse(self.store.read(place.key, place.ranges(ranges)))
 
     def _ranges(self, chunk: int, precision: int | None) -> list[tuple[int, int]]:
         spec = self.spec
@@ -197,22 +203,6 @@ class Dataset:
         spec = self.spec
         assert spec.lower is not None and spec.upper is not None  # the layout has column scales
         return EncodedChunk.parse_planes(data, precision, spec.lower, spec.upper)
-
-    def _require_ours(self, encoded: EncodedChunk, chunk: int) -> None:
-        spec, header = self.spec, encoded.header
-        encoded.require_shape((spec.chunk_rows, len(spec.columns)), 4)
-        first_tile = chunk * spec.chunk_rows // TILE_ROWS
-        tables = spec.level_tables
-        same = (
-            header.quantizer == spec.quantizer
-            and header.box == (spec.rows_of_chunk(chunk), len(spec.columns))
-            and header.first_tile == first_tile
-            and _same(encoded.lower, spec.lower)
-            and (encoded.lower is None or _same(encoded.upper, spec.upper))
-            and _same(encoded.places, None if tables is None else tables.places)
-        )
-        if not same:
-            raise ChunkError("it belongs to another dataset (levels, seed or position differ)")
 
     def read_target(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Read targets, or class codes, of a range of rows: (rows, outputs)."""
@@ -249,20 +239,6 @@ class Dataset:
                 ) from error
             self._arrays[name] = RowArray(self._beside, name, array, str(self.path))
         return self._arrays[name]
-
-
-def _parse_whole(data: memoryview) -> EncodedChunk:
-    body = data[:-_CHECKSUM_BYTES]
-    stated = int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
-    if google_crc32c.value(np.frombuffer(body, np.uint8)) != stated:
-        raise ChunkError("its checksum does not match: truncated or corrupted")
-    return EncodedChunk.parse(body)
-
-
-def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return np.array_equal(left, right)
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:

@@ -16,7 +16,7 @@ from .errors import DataError
 from .stores import Store
 from .value_codec import ValueCodec, without_checksum
 
-__all__ = ["Damage", "ObjectCheck", "StoredArray"]
+__all__ = ["Damage", "ObjectCheck", "StoredArray", "require_ours"]
 
 _SPARE_BYTES = 4096
 
@@ -184,7 +184,7 @@ class StoredArray:
         spec = self._layout.spec
         if self.name == "X":
             encoded = EncodedChunk.parse(without_checksum(data))
-            _require_ours(spec, encoded, chunk)
+            require_ours(spec, encoded, chunk)
             return encoded
         if self.codec is not None:
             values = self._layout.empty_chunk(self.name)
@@ -208,7 +208,7 @@ class StoredArray:
             raise ChunkError(f"its value for row {row} (counted from 0) is none that is stored")
 
 
-def _require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
+def require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
     """Refuse a chunk that is not the one that a dataset has in a place."""
     header = encoded.header
     encoded.require_shape((spec.chunk_rows, len(spec.columns)), 4)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import google_crc32c
 import numcodecs
 import numpy as np
 import numpy.typing as npt
 from numcodecs.zstd import Zstd
 from zipml_codecs import ChunkError
+from zipml_codecs.checksum import crc32c
 
 __all__ = ["CHECKSUM_BYTES", "ValueCodec", "add_checksum", "without_checksum"]
 
@@ -19,7 +19,7 @@ CHECKSUM_BYTES = 4
 
 def add_checksum(data: bytes | bytearray) -> bytes:
     """Append the CRC-32C that Zarr's codec `crc32c` expects."""
-    checksum = google_crc32c.value(bytes(data))
+    checksum = crc32c(data)
     return b"".join((data, checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
 
@@ -33,7 +33,7 @@ def without_checksum(data: memoryview) -> memoryview:
     """
     body = data[:-CHECKSUM_BYTES]
     stated = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    if google_crc32c.value(np.frombuffer(body, np.uint8)) != stated:
+    if crc32c(body) != stated:
         raise ChunkError("its checksum does not match: truncated or corrupted")
     return body
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "crc32c.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 #include "optimal_levels.hpp"
@@ -175,6 +176,12 @@ NB_MODULE(_native, m) {
     return checked_codes_size(rows, columns, stored_bits);
   }, nb::arg("rows"), nb::arg("columns"), nb::arg("stored_bits"));
 
+  m.def("crc32c", [](Vec<uint8_t> data, uint32_t before) {
+    const char* level = kernels().name;
+    nb::gil_scoped_release release;
+    return crc32c(data.data(), data.shape(0), before, level);
+  }, nb::arg("data"), nb::arg("before") = 0);
+
   m.def("simd_levels", &simd_levels);
   m.def("live_simd", [] { return std::string(kernels().name); });
   m.def("select_simd", &select_simd, nb::arg("name"));
@@ -241,6 +248,7 @@ NB_MODULE(_native, m) {
   bind_levels(m);
   bind_tables(m);
   bind_weave(m);
+  bind_read_checked(m);
 
   nb::class_<TileBatch>(m, "TileBatch",
                         "Tiles of encoded chunks, to be visited in the given order.")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import _native
 from .errors import ChunkError
-from .header import LARGEST, ChunkHeader
+from .header import LARGEST, OWN_FIELDS, ChunkHeader
 from .quantizer import TILE_ROWS, Quantizer
 from .tables import Places, check_places, code_values, grid_steps
 from .weave import check_head, check_planes, check_scales, plane_ranges, plane_runs
@@ -52,6 +52,9 @@ class EncodedChunk:
         At how many bits the values are read: those of the quantiser, or fewer if it is weaved.
     fetched : int
         Bytes that the chunk was made from.
+    head : bytes
+        All that comes before the variances: what chunks of one array have in common, but for
+        their place in it.
     """
 
     header: ChunkHeader
@@ -62,9 +65,12 @@ class EncodedChunk:
     places: Places | None = None
     precision: int = 0
     fetched: int = 0
+    head: bytes = b""
 
     @classmethod
-    def parse(cls, data: Buffer, precision: int | None = None) -> EncodedChunk:
+    def parse(
+        cls, data: Buffer, precision: int | None = None, *, like: EncodedChunk | None = None
+    ) -> EncodedChunk:
         """Check encoded bytes and view their parts.
 
         Parameters
@@ -72,6 +78,9 @@ class EncodedChunk:
         data : bytes
         precision : int, optional
             At how many bits to read a weaved chunk: all by default.
+        like : EncodedChunk, optional
+            A packed chunk that was parsed before: where this one has the same header and tables,
+            they are not checked once more.
 
         Raises
         ------
@@ -81,6 +90,10 @@ class EncodedChunk:
             The chunk is not stored for that precision.
         """
         view = memoryview(data).cast("B")
+        if like is not None and like.head and precision in (None, like.precision):
+            known = like._alike(view)
+            if known is not None:
+                return known
         header = ChunkHeader.parse(view)
         raw = np.frombuffer(view, np.uint8)
         by_row = header.quantizer.by_row
@@ -117,6 +130,34 @@ class EncodedChunk:
             places=_parse_places(header, raw) if header.table_bits else None,
             precision=at,
             fetched=len(raw),
+            head=b""
+            if by_row or header.quantizer.weaved
+            else bytes(view[: header.variance_offset]),
+        )
+
+    def _alike(self, view: memoryview) -> EncodedChunk | None:
+        """The chunk in these bytes, if it differs from this one in its place and values alone."""
+        header, head = self.header, self.head
+        before, after = OWN_FIELDS
+        if (
+            len(view) != self.fetched
+            or view[:before] != head[:before]
+            or view[after : len(head)] != head[after:]
+        ):
+            return None
+        raw = np.frombuffer(view, np.uint8)
+        stored = raw[len(head) : len(head) + header.variance_size].tobytes()  # aligned
+        variance = np.frombuffer(stored, "<u8")
+        return EncodedChunk(
+            header=header.moved(view),
+            lower=self.lower,
+            upper=self.upper,
+            variance_table=variance.reshape(self.variance_table.shape),
+            codes=raw[len(raw) - header.codes_size :],
+            places=self.places,
+            precision=self.precision,
+            fetched=len(raw),
+            head=head,
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import _native
 from .errors import ChunkError
@@ -19,6 +19,9 @@ __all__ = ["MAGIC", "MAJOR", "ChunkHeader"]
 MAGIC = b"ZPML"
 MAJOR = 1
 _FIXED = struct.Struct("<4s10BHQQQdQQQQQ")
+# Bytes of what belongs to one chunk of an array alone: its first tile, and its imputed values.
+OWN_FIELDS = (24, 40)
+_OWN = struct.Struct("<QQ")
 _FLAG_BIG_ENDIAN, _FLAG_FORTRAN, _FLAG_NAN_MEAN = 1, 2, 4
 _KNOWN_FLAGS = 7
 _TABLE_BITS = (0, 8, 16)  # by the number of the level scheme; 0: equally spaced levels
@@ -255,6 +258,11 @@ class ChunkHeader:
         available = len(data) if whole else max(total, len(data))
         header._check_sizes((rows, columns, tables, codes, total), available)
         return header
+
+    def moved(self, data: memoryview) -> ChunkHeader:
+        """The header at the start of bytes that are like this one's but for `OWN_FIELDS`."""
+        first_tile, imputed = _OWN.unpack_from(data, OWN_FIELDS[0])
+        return replace(self, first_tile=first_tile, imputed=imputed)
 
     def _check_sizes(self, stated: tuple[int, ...], available: int) -> None:
         if any(b > s for b, s in zip(self.box, self.shape, strict=True)):

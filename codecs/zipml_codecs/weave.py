@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from . import _native
 from .errors import ChunkError
 from .quantizer import TILE_ROWS, Quantizer
 
@@ -100,11 +100,11 @@ def write_checksums(header: ChunkHeader, chunk: npt.NDArray[np.uint8]) -> None:
     ]
     size, start = header.plane_size, header.codes_offset
     parts += [chunk[start + i * size : start + (i + 1) * size] for i in range(header.planes)]
-    sums = np.array([google_crc32c.value(np.ascontiguousarray(p)) for p in parts], "<u4")
+    sums = np.array([_native.crc32c(np.ascontiguousarray(p)) for p in parts], "<u4")
     place = header.checksums_offset
     chunk[place : place + sums.nbytes] = sums.view(np.uint8)
     end = place + sums.nbytes
-    own = np.array([google_crc32c.value(chunk[:end])], "<u4")
+    own = np.array([_native.crc32c(chunk[:end])], "<u4")
     chunk[end : end + 4] = own.view(np.uint8)
 
 
@@ -112,7 +112,7 @@ def check_head(header: ChunkHeader, data: npt.NDArray[np.uint8]) -> npt.NDArray[
     """Check the head's own checksum and return the others."""
     end = header.checksums_offset + 4 * (_PLANES + header.planes)
     stated = int.from_bytes(data[end : end + 4].tobytes(), "little")
-    if google_crc32c.value(np.ascontiguousarray(data[:end])) != stated:
+    if _native.crc32c(np.ascontiguousarray(data[:end])) != stated:
         raise ChunkError("the checksum of its head does not match: corrupted")
     return data[header.checksums_offset : end].copy().view("<u4").astype(np.uint32, copy=False)
 
@@ -120,7 +120,7 @@ def check_head(header: ChunkHeader, data: npt.NDArray[np.uint8]) -> npt.NDArray[
 def check_scales(sums: npt.NDArray[np.uint32], scales: npt.NDArray[Any]) -> bool:
     """Whether the chunk has these scales, which need not be fetched for that."""
     raw = scales.astype(scales.dtype.newbyteorder("<"), copy=False)
-    return bool(google_crc32c.value(np.ascontiguousarray(raw).view(np.uint8)) == sums[_SCALES])
+    return bool(_native.crc32c(np.ascontiguousarray(raw).view(np.uint8)) == sums[_SCALES])
 
 
 def check_planes(
@@ -133,5 +133,5 @@ def check_planes(
     size = header.plane_size
     for at, number in enumerate(numbers):
         plane = codes[at * size : (at + 1) * size]
-        if google_crc32c.value(plane) != sums[_PLANES + number]:
+        if _native.crc32c(plane) != sums[_PLANES + number]:
             raise ChunkError(f"the checksum of its plane {number} does not match: corrupted")

@@ -80,6 +80,17 @@ class Store(Protocol):
             It cannot be read, or ends before a range does.
         """
 
+    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+        """Fetch an object, or a range of it, that ends with its CRC-32C; give back what it is of.
+
+        Raises
+        ------
+        ChunkError
+            The checksum is another one.
+        FileNotFoundError, OSError
+            As for `read`.
+        """
+
 
 def from_start(part: Range, size: int) -> Range:
     """The range of an object of this size, counted from its start."""

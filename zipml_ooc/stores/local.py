@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from zipml_codecs import ChunkError, _native
 
 from ..errors import DataError
+from ..value_codec import CHECKSUM_BYTES, without_checksum
 from .base import Range, Traffic, from_start, short
 
 __all__ = ["LocalStore", "ZipStore"]
@@ -50,6 +52,17 @@ class LocalStore:
             size = os.fstat(file.fileno()).st_size
             out = _read(file, key, [(0, size)] if ranges is None else ranges, 0, size)
         self.traffic.add(len(out), 1 if ranges is None else len(ranges))
+        return out
+
+    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+        """See `Store`."""
+        file = os.open(f"{self.place}/{key}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(file).st_size
+            out = _read_checked(file, key, (0, size) if part is None else part, 0, size)
+        finally:
+            os.close(file)
+        self.traffic.add(len(out) + CHECKSUM_BYTES, 1)
         return out
 
 
@@ -107,6 +120,20 @@ class ZipStore:
         self.traffic.add(len(out), len(parts))
         return out
 
+    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+        """See `Store`."""
+        member = self._member(key)
+        if member.compress_type != zipfile.ZIP_STORED:
+            return without_checksum(self.read(key, None if part is None else [part]))
+        with self._file.open("rb", buffering=0) as file:
+            whole = (0, member.file_size)
+            start = self._start(file, member)
+            out = _read_checked(
+                file.fileno(), key, whole if part is None else part, start, whole[1]
+            )
+        self.traffic.add(len(out) + CHECKSUM_BYTES, 1)
+        return out
+
     def _start(self, file: BinaryIO, member: zipfile.ZipInfo) -> int:
         """Where a member's bytes begin: behind a header of its own, which may have any length."""
         known = self._starts.get(member.filename)
@@ -144,3 +171,19 @@ def _read(file: BinaryIO, key: str, parts: Sequence[Range], base: int, size: int
                 raise short(key, part)
             done += got
     return out
+
+
+def _read_checked(file: int, key: str, part: Range, base: int, size: int) -> memoryview:
+    """Read a range that ends with its checksum, which is taken on the way."""
+    start, length = from_start(part, size)
+    if start < 0 or start + length > size:
+        raise short(key, part)
+    if length < CHECKSUM_BYTES:
+        raise ChunkError(f"its {length} bytes have no room for a checksum: truncated")
+    out = np.empty(length, np.uint8)
+    got, checksum = _native.read_checked(file, base + start, out, CHECKSUM_BYTES)
+    if got < length:
+        raise short(key, part)
+    if checksum != int.from_bytes(out[-CHECKSUM_BYTES:].data, "little"):
+        raise ChunkError("its checksum does not match: truncated or corrupted")
+    return out[:-CHECKSUM_BYTES].data
