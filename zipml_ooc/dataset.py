@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import ChunkError, ChunkHeader, EncodedChunk
-from zipml_codecs.weave import plane_ranges, rest_ranges, tile_ranges
+from zipml_codecs.weave import place_tiles, plane_ranges, tile_ranges
 
 from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
@@ -116,38 +116,45 @@ class Dataset:
         parse = partial(self._parse_planes, precision=precision)
         return self._checked(chunk, self._planes(self._ranges(chunk, precision), parse))
 
-    def complete_chunk(self, chunk: int, few: EncodedChunk) -> EncodedChunk:
-        """Fetch the planes that a weaved chunk lacks which was read at few bits, and check all.
-
-        Raises
-        ------
-        DataError
-        """
-        head, _ = ranges = rest_ranges(few.header, few.precision)
-        base = few.codes[: few.precision * few.header.plane_size].tobytes()
-
-        def parse(data: memoryview) -> EncodedChunk:
-            joined = b"".join((data[: head[1]], base, data[head[1] :]))
-            return self._parse_planes(memoryview(joined), self.spec.quantizer.bits)
-
-        return self._checked(chunk, self._planes(ranges, parse))
-
-    def read_tiles(self, chunk: int, few: EncodedChunk, tiles: Sequence[int]) -> memoryview:
-        """Fetch of single tiles the planes that a chunk lacks which was read at few bits.
+    def read_tiles(
+        self, chunk: int, few: EncodedChunk, tiles: Sequence[int], out: npt.NDArray[np.uint8]
+    ) -> None:
+        """Fetch of single tiles the planes that a weaved chunk lacks which was read at few bits.
 
         Parts of planes have no checksums: nothing is checked but that they are there.
 
-        Returns
-        -------
-        memoryview
-            Tile by tile, and of each the planes in their order.
+        Parameters
+        ----------
+        chunk : int
+        few : EncodedChunk
+        tiles : sequence of int
+            Ascending.
+        out : (planes, bytes of a plane) uint8 array
+            Where the planes go.
 
         Raises
         ------
         DataError
         """
         ranges = tile_ranges(few.header, few.precision, tiles)
-        return self._named(chunk, lambda place: self.store.read(place.key, place.ranges(ranges)))
+        read = self.store.read
+        data = self._named(chunk, lambda place: read(place.key, place.ranges(ranges)))
+        place_tiles(few.header, data, tiles, out)
+
+    def complete_chunk(
+        self, chunk: int, few: EncodedChunk, tiles: Sequence[int], out: npt.NDArray[np.uint8]
+    ) -> None:
+        """Fetch in the same way the last tiles that are missing, and check the whole chunk."""
+        head = few.header.codes_offset
+        ranges = [(0, head), *tile_ranges(few.header, few.precision, tiles)]
+        base = few.codes[: few.precision * few.header.plane_size].tobytes()
+
+        def parse(data: memoryview) -> EncodedChunk:
+            place_tiles(few.header, data[head:], tiles, out)
+            joined = b"".join((data[:head], base, out.tobytes()))
+            return self._parse_planes(memoryview(joined), self.spec.quantizer.bits)
+
+        self._checked(chunk, self._planes(ranges, parse))
 
     def _checked(self, chunk: int, read: Callable[[ChunkPlace], EncodedChunk]) -> EncodedChunk:
         for again in (True, False):

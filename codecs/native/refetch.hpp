@@ -2,10 +2,10 @@
 //
 // The base of a code says between which two levels a value lies. The margin at the middles of all these
 // intervals is off by at most half of the sum of |w| times their lengths, whatever the values are and
-// however they were rounded: where the loss is further from its kink than that, its slope is known. The
-// other rows of the group are looked at again in the planes of all bits, by the middles of much shorter
-// intervals. Sample bits have no part in a decision, so that a row's gradient, its slope times the sample
-// that was read, is right on average over their draws.
+// however they were rounded: where the loss is further from its kink than that, its slope is known, and is
+// what reading the row at all bits would give. The other rows of the group are looked at again in the planes
+// of all bits. Sample bits have no part in what few bits decide, so that the gradient of such a row, its
+// slope times its sample, is right on average over their draws.
 #pragma once
 
 #include "residuals.hpp"
@@ -18,9 +18,10 @@ class Refetch {
   Refetch(const Affine& affine, const SgdOptions& options, size_t outputs)
       : affine_(affine), finer_(*options.finer), outputs_(outputs),
         again_(finer_.affine, options.arithmetic, outputs, options.seed, options.draw),
-        loader_(finer_.chunks, finer_.affine, kGroupTiles, false, options.seed, options.draw, LookUp::kAhead, true),
+        loader_(finer_.chunks, finer_.affine, kGroupTiles, false, options.seed, options.draw),
         weight_(1.0f / static_cast<float>(1 << finer_.more)) {
-    for (auto* middle : {&middle_, &middle_again_, &reach_}) middle->reset(outputs);
+    middle_.reset(outputs);
+    reach_.reset(outputs);
     open_.reset(outputs * kStride);
     margin_.reset(outputs * kStride);
   }
@@ -39,8 +40,6 @@ class Refetch {
                          magnitude_of(products.linear(k)) + magnitude_of(products.constant(k)) + 1;
       const double error = (static_cast<double>(affine_.columns) + 16) * 0x1p-23 * all;
       reach_[k] = static_cast<float>((half * size + error) * (1 + 0x1p-20));
-      again_.factor_sums(k, &sum, &size);
-      middle_again_[k] = static_cast<float>(half * sum);
     }
   }
 
@@ -55,7 +54,10 @@ class Refetch {
       for (size_t k = 0; k < outputs_; ++k) {
         float* m = margins + k * stride + i * kTileRows;
         alignas(64) float target[64], counts[64];
-        finish(products, tiles[i], k, m);
+        // A code is a base for each sample.
+        const F16 each = splat(static_cast<float>(affine_.woven));
+        for (size_t r = 0; r < kTileRows; r += 16) store(m + r, each * load<F16>(m + r));
+        products.finish_margins(tiles[i], k, m);
         residuals.targets(tiles[i], k, target, counts);
         decide(k, target, counts, m, open(k, taken_), sums[k], any);
       }
@@ -104,13 +106,6 @@ class Refetch {
  private:
   static constexpr size_t kStride = kGroupTiles * kTileRows;
 
-  // A code is a base for each sample.
-  ZIPML_INLINE void finish(const Products& products, const TileView& tile, size_t k, float* m) const {
-    const F16 each = splat(static_cast<float>(affine_.woven));
-    for (size_t r = 0; r < kTileRows; r += 16) store(m + r, each * load<F16>(m + r));
-    products.finish_margins(tile, k, m);
-  }
-
   static double magnitude_of(double x) { return x < 0 ? -x : x; }
 
   // Of the rows that are read again: first how often they count, with the sign of their residual, then that.
@@ -148,17 +143,17 @@ class Refetch {
     if (count) finer_.fetch(finer_.context, missing, count);
     for (size_t i = 0; i < taken_; ++i) {
       loader_.view(i, refs_[i], views_[i]);
-      again_.code_margins(&views_[i].base, 1, margin_.data() + i * kTileRows, kStride);
+      again_.code_margins(views_[i].planes, views_[i].count, margin_.data() + i * kTileRows, kStride);
     }
     for (size_t k = 0; k < outputs_; ++k) {
       F16 active = splat(0.0f), residuals = splat(0.0f);
       for (size_t i = 0; i < taken_; ++i) {
         float *m = margin_.data() + k * kStride + i * kTileRows, *left = open(k, i);
-        finish(again_, views_[i], k, m);
+        again_.finish_margins(views_[i], k, m);
         for (size_t r = 0; r < kTileRows; r += 16) {
           const F16 zero = splat(0.0f), one = splat(1.0f), undecided = load<F16>(left + r);
           const F16 sign = select(undecided < zero, one, -one);
-          const F16 gap = one - sign * (load<F16>(m + r) + splat(middle_again_[k]));
+          const F16 gap = one - sign * load<F16>(m + r);
           // gap - gap is NaN where the margin is: a run that has left stays visible.
           const F16 residual = select(zero < gap, undecided, zero) + (gap - gap);
           active += magnitude(residual);
@@ -177,8 +172,8 @@ class Refetch {
   Products again_;
   Loader loader_;
   float weight_;  // of a code with all bits beside one of few
-  Buffer<float> middle_, middle_again_, reach_;  // of each output
-  Buffer<float> open_, margin_;                  // outputs x group x 64
+  Buffer<float> middle_, reach_;  // of each output
+  Buffer<float> open_, margin_;   // outputs x group x 64
   TileView views_[kGroupTiles];
   TileRef refs_[kGroupTiles];
   size_t taken_ = 0;  // tiles of the group that are read again

@@ -27,15 +27,11 @@ __all__ = ["Refetched", "WovenTile", "middles", "mini_batch", "reach"]
 
 @dataclass(frozen=True)
 class WovenTile:
-    """A tile of the weaved layout: bases (rows, columns) at some bits and at all of them.
-
-    `few` and `all` have the stored codes, sample bits and all, of which updates are made.
-    """
+    """A tile of the weaved layout, read at few bits and at all; `base` is that of few, alone."""
 
     few: ReferenceTile
     all: ReferenceTile
     base: npt.NDArray[np.int64]
-    whole_base: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def mini_batch(
             weight = np.ones(len(sign)) if few.weight is None else few.weight
             gap = 1.0 - sign * (middles(tile.base, o) @ seen.T + intercept)
             left = ~(np.abs(gap) > reach(o, seen)) & (weight > 0)[:, None]
-            exact = 1.0 - sign * (middles(tile.whole_base, w) @ seen.T + intercept)
+            exact = 1.0 - sign * (affine_values(tile.all, tile.all.codes, w) @ seen.T + intercept)
             slope = -sign * weight[:, None]
             coarse.append(np.where(~left & (gap > 0), slope, 0.0))
             again.append(left)

@@ -26,11 +26,10 @@ __all__ = [
     "check_head",
     "check_planes",
     "check_scales",
+    "place_tiles",
     "plane_ranges",
     "plane_runs",
-    "rest_ranges",
     "tile_ranges",
-    "tile_run",
     "write_checksums",
 ]
 
@@ -62,33 +61,46 @@ def plane_ranges(header: ChunkHeader, precision: int) -> list[tuple[int, int]]:
     return [(0, start + base * size), (start + first * size, samples * size)]
 
 
-def rest_ranges(header: ChunkHeader, precision: int) -> list[tuple[int, int]]:
-    """Return what a reader at all bits fetches besides the base planes of a precision.
-
-    The head, whose checksums are those of the planes, and the planes behind.
-    """
-    size, start = header.plane_size, header.codes_offset
-    (_, bits), (_, samples) = plane_runs(header.quantizer, header.quantizer.bits)
-    return [(0, start), (start + precision * size, (bits + samples - precision) * size)]
-
-
-def tile_run(header: ChunkHeader, tile: int) -> tuple[int, int]:
-    """Return where a tile lies in each plane: first byte and number of bytes."""
-    start = tile * TILE_ROWS // 8 * header.columns
-    return start, min(TILE_ROWS // 8 * header.columns, header.plane_size - start)
-
-
 def tile_ranges(header: ChunkHeader, precision: int, tiles: Sequence[int]) -> list[tuple[int, int]]:
     """Return what a reader at all bits fetches of tiles besides the base planes of a precision.
 
-    Tile by tile, and of each the planes in their order.
+    Plane by plane, and of each the tiles, which ascend; neighbours are one range.
     """
     (_, bits), (_, samples) = plane_runs(header.quantizer, header.quantizer.bits)
-    return [
-        (header.codes_offset + plane * header.plane_size + start, length)
-        for start, length in (tile_run(header, tile) for tile in tiles)
-        for plane in range(precision, bits + samples)
-    ]
+    runs: list[tuple[int, int]] = []
+    for tile in tiles:
+        start, length = _tile_run(header, tile)
+        if runs and sum(runs[-1]) == start:
+            runs[-1] = (runs[-1][0], runs[-1][1] + length)
+        else:
+            runs.append((start, length))
+    planes = range(precision, bits + samples)
+    places = [header.codes_offset + plane * header.plane_size for plane in planes]
+    return [(place + start, length) for place in places for start, length in runs]
+
+
+def place_tiles(
+    header: ChunkHeader, data: bytes | memoryview, tiles: Sequence[int], out: npt.NDArray[np.uint8]
+) -> None:
+    """Put what `tile_ranges` fetches, one range behind the other, to its places in planes.
+
+    Parameters
+    ----------
+    header : ChunkHeader
+    data : bytes
+    tiles : sequence of int
+    out : (planes, bytes of a plane) uint8 array
+    """
+    planes, at = np.frombuffer(data, np.uint8).reshape(len(out), -1), 0
+    for start, length in (_tile_run(header, tile) for tile in tiles):
+        out[:, start : start + length] = planes[:, at : at + length]
+        at += length
+
+
+def _tile_run(header: ChunkHeader, tile: int) -> tuple[int, int]:
+    """Where a tile lies in each plane: first byte and number of bytes."""
+    start = tile * TILE_ROWS // 8 * header.columns
+    return start, min(TILE_ROWS // 8 * header.columns, header.plane_size - start)
 
 
 def write_checksums(header: ChunkHeader, chunk: npt.NDArray[np.uint8]) -> None:
