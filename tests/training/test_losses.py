@@ -19,6 +19,7 @@ from zipml_codecs.reference_losses import ReferenceLoss
 from zipml_ooc import TrainOptions, evaluate, load_model, predict, train
 from zipml_ooc.losses import LOSSES, probabilities, summed_loss
 
+ROOT = Path(__file__).parents[2]
 L2 = 1e-3
 LABELS: dict[str, list[Any]] = {
     "text": ["ant", "bee", "cow"],
@@ -110,6 +111,24 @@ def test_training_reaches_the_optimum_of_every_loss(loss: str, bits: int, tmp_pa
     reached = objective(name, z, target, model.coef / unit, (model.intercept - shift) / unit)
     bound = BOUNDS[bits].get(name, 1.0005)
     assert reached <= bound * best, f"{reached / best}"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_classes_are_told_apart_as_by_liblinear(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlapping classes of skewed columns, 5000 rows held out: a point is 50 of them.
+
+    `python -m benchmarks.accuracy` has more tables.
+    """
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.accuracy import ALLOWED, accuracies, liblinear
+    from benchmarks.class_tables import ClassTable, cod_rna_like
+
+    table = ClassTable.of("cod-rna-like", *cod_rna_like(20_000))
+    assert 0.3 < table.y.mean() < 0.36 and table.x.shape[1] == 8
+    for loss, found in accuracies(table, bits, ("logistic", "hinge"), seeds=2).items():
+        peer = liblinear(table, loss)
+        assert 90 < peer < 97
+        assert min(found) > peer - ALLOWED[bits]
 
 
 @pytest.mark.parametrize("kind", LABELS)
