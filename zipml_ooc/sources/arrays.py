@@ -19,6 +19,7 @@ from zipml_ooc.sources.base import (
     Array,
     Block,
     Layout,
+    RowAccess,
     SourceOptions,
     check_block_rows,
     fingerprint,
@@ -62,7 +63,10 @@ class ArrayFile:
     y_shape, y_dtype
         Of the target array; None without one.
     read
-        Yields all rows in order, in pieces of about as many rows as asked for.
+        read(rows, start, stop) yields the rows of a range in order, in pieces of about as many rows
+        as asked for.
+    grain_rows
+        Rows that are read together at least; None where all rows before a range are read for it.
     names, target_names
         Names of the columns and of the outputs, None where the file has none.
     """
@@ -70,11 +74,12 @@ class ArrayFile:
     file: SourceFile
     x_shape: tuple[int, ...]
     x_dtype: Any
-    read: Callable[[int], Iterator[Rows]]
+    read: Callable[[int, int, int], Iterator[Rows]]
     y_shape: tuple[int, ...] | None = None
     y_dtype: Any = None
     names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    grain_rows: int | None = None
 
     @property
     def rows(self) -> int:
@@ -132,14 +137,31 @@ class ArraySource:
         if first.outputs is not None:
             self.targets = _output_names(options.y_name, first)
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """Read the source from its start; every block but the last has exactly `rows` rows."""
-        check_block_rows(rows)
-        return self._blocks(rows)
+    @property
+    def row_access(self) -> RowAccess | None:
+        """How ranges of rows are read."""
+        grains = [file.grain_rows for file in self._files]
+        known = [grain for grain in grains if grain is not None]
+        if len(known) < len(grains):
+            return None
+        return RowAccess(sum(file.rows for file in self._files), max(known))
 
-    def _blocks(self, rows: int) -> Iterator[Block]:
-        first_row = 0
-        pieces = (piece for file in self._files for piece in file.read(rows))
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Read rows, by default all; every block but the last has exactly `rows` rows."""
+        check_block_rows(rows)
+        return self._blocks(rows, start, stop)
+
+    def _pieces(self, rows: int, start: int, stop: int | None) -> Iterator[Rows]:
+        position = 0
+        for file in self._files:
+            last = file.rows if stop is None else min(file.rows, stop - position)
+            if (first := max(start - position, 0)) < last:
+                yield from file.read(rows, first, last)
+            position += file.rows
+
+    def _blocks(self, rows: int, start: int, stop: int | None) -> Iterator[Block]:
+        first_row = start
+        pieces = self._pieces(rows, start, stop)
         for held in rebatch(
             pieces, rows, length=lambda piece: len(piece.x), cut=lambda p, a, b: p.cut(a, b)
         ):

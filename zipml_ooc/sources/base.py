@@ -99,6 +99,22 @@ class Block:
         return int(features.num_rows)
 
 
+@dataclass(frozen=True)
+class RowAccess:
+    """Says that rows can be read without those before them.
+
+    Parameters
+    ----------
+    rows
+        Number of rows of the source.
+    grain_rows
+        Rows that are read together at least, such as those of a row group.
+    """
+
+    rows: int
+    grain_rows: int = 1
+
+
 class Source(Protocol):
     """A data set that can be read any number of times as a stream of blocks."""
 
@@ -118,8 +134,12 @@ class Source(Protocol):
     def paths(self) -> tuple[str, ...]:
         """The files, in reading order."""
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """Read the source from its start; every block but the last has exactly `rows` rows."""
+    @property
+    def row_access(self) -> RowAccess | None:
+        """How ranges of rows are read; None where they are found only by reading from the start."""
+
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Read rows, by default all; every block but the last has exactly `rows` rows."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Cheap provenance that fits JSON: paths, sizes and a digest of the column names."""
@@ -257,6 +277,27 @@ def rebatch(
             held_rows += stop - start
     if held:
         yield held
+
+
+def trim(
+    pieces: Iterable[Piece],
+    start: int,
+    stop: int | None,
+    *,
+    length: Callable[[Piece], int],
+    cut: Callable[[Piece, int, int], Piece],
+) -> Iterator[Piece]:
+    """Leave out the rows before `start` and from `stop` on; nothing is read behind these."""
+    position = 0
+    for piece in pieces:
+        rows = length(piece)
+        first = max(start - position, 0)
+        last = rows if stop is None else min(rows, stop - position)
+        if first < last:
+            yield piece if (first, last) == (0, rows) else cut(piece, first, last)
+        position += rows
+        if stop is not None and position >= stop:
+            return
 
 
 def check_block_rows(rows: int) -> None:

@@ -15,7 +15,14 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from zipml_ooc.errors import DataError, UsageError
-from zipml_ooc.sources.base import SourceOptions, no_rows, position_names, reading
+from zipml_ooc.sources.base import (
+    RowAccess,
+    SourceOptions,
+    no_rows,
+    position_names,
+    reading,
+    trim,
+)
 from zipml_ooc.sources.files import is_tab_separated
 from zipml_ooc.sources.tables import (
     NUMBER,
@@ -162,8 +169,23 @@ class CsvReader:
                         raise
         self._targets_known = True
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def row_access(self) -> RowAccess | None:
+        """Lines have to be counted from the start."""
+        return None
+
+    def batches(
+        self, columns: Sequence[str], rows: int, start: int = 0
+    ) -> Iterator[pa.RecordBatch]:
         """Record batches of these columns over all files; pyarrow's blocks set their size."""
+        return trim(
+            self._batches(columns),
+            start,
+            None,
+            length=lambda batch: int(batch.num_rows),
+            cut=lambda batch, first, last: batch.slice(first, last - first),
+        )
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -39,7 +39,7 @@ def describe_hdf5(file: SourceFile, options: SourceOptions) -> ArrayFile:
         if y_name is not None:
             y_shape, y_dtype = _label_type(root[y_name], f"{file.path}: {y_name!r}")
 
-    def read(rows: int) -> Iterator[Rows]:
+    def read(rows: int, start: int, stop: int) -> Iterator[Rows]:
         step = rows_per_read(rows, chunk_rows, row_bytes)
         with reading(file.path, "HDF5"), ExitStack() as stack:
             root = _open(file, stack)
@@ -47,11 +47,12 @@ def describe_hdf5(file: SourceFile, options: SourceOptions) -> ArrayFile:
             y = None if y_name is None else root[y_name]
             if y is not None and y_dtype is not None and y_dtype.kind == "O":
                 y = y.asstr()
-            for start in range(0, x_shape[0], step):
-                part = slice(start, start + step)
+            for first in range(start, stop, step):
+                part = slice(first, min(first + step, stop))
                 yield Rows(x[part], None if y is None else np.asarray(y[part]))
 
-    return ArrayFile(file, x_shape, x_dtype, read, y_shape, y_dtype)
+    grain = chunk_rows or 1
+    return ArrayFile(file, x_shape, x_dtype, read, y_shape, y_dtype, grain_rows=grain)
 
 
 def _open(file: SourceFile, stack: ExitStack) -> Any:

@@ -7,6 +7,7 @@ is memory-mapped all the same, but a remote one or a member of an .npz file is l
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -34,18 +35,19 @@ def describe_npy(file: SourceFile, options: SourceOptions) -> ArrayFile:
         header = _read_header(stream)
     check_features(header.shape, header.dtype, file.path)
 
-    def read(rows: int) -> Iterator[Rows]:
+    def read(rows: int, start: int, stop: int) -> Iterator[Rows]:
         with reading(file.path, ".npy"):
             if file.local and 0 not in header.shape:
                 mapped = np.load(file.inner, mmap_mode="r", allow_pickle=False)
-                for start in range(0, header.shape[0], rows):
-                    yield Rows(np.asarray(mapped[start : start + rows]), None)
+                for first in range(start, stop, rows):
+                    yield Rows(np.asarray(mapped[first : min(first + rows, stop)]), None)
                 return
             with file.open() as stream:
-                for x in _stream(stream, rows):
+                for x in _stream(stream, rows, start, stop):
                     yield Rows(x, None)
 
-    return ArrayFile(file, header.shape, header.dtype, read)
+    whole = header.fortran and not file.local  # loaded anew for each range
+    return ArrayFile(file, header.shape, header.dtype, read, grain_rows=None if whole else 1)
 
 
 def describe_npz(file: SourceFile, options: SourceOptions) -> ArrayFile:
@@ -67,15 +69,17 @@ def describe_npz(file: SourceFile, options: SourceOptions) -> ArrayFile:
                 )
     check_features(x.shape, x.dtype, file.path)
 
-    def read(rows: int) -> Iterator[Rows]:
+    def read(rows: int, start: int, stop: int) -> Iterator[Rows]:
         with reading(file.path, ".npz"), ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(file.open())))
-            features = _stream(stack.enter_context(archive.open(f"{x_name}.npy")), rows)
+            member = stack.enter_context(archive.open(f"{x_name}.npy"))
+            features = _stream(member, rows, start, stop)
             if y_name is None:
                 for part in features:
                     yield Rows(part, None)
                 return
-            labels = _stream(stack.enter_context(archive.open(f"{y_name}.npy")), rows)
+            member = stack.enter_context(archive.open(f"{y_name}.npy"))
+            labels = _stream(member, rows, start, stop)
             for part, some_labels in zip(features, labels, strict=True):
                 yield Rows(part, some_labels)
 
@@ -96,19 +100,21 @@ def _read_header(stream: Any) -> _Header:
     return _Header(shape, fortran, dtype)
 
 
-def _stream(stream: Any, rows: int) -> Iterator[Array]:
-    """The array in a stream that stands at its start, by rows."""
+def _stream(stream: Any, rows: int, start: int, stop: int) -> Iterator[Array]:
+    """A range of rows of the array in a stream that stands at its start."""
     header = _read_header(stream)
     count, tail = header.shape[0], header.shape[1:]
     row_bytes = math.prod(tail) * header.dtype.itemsize
     if header.fortran:
         data = _read_exactly(stream, count * row_bytes)
         whole = np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
-        for start in range(0, count, rows):
-            yield whole[start : start + rows]
+        for first in range(start, stop, rows):
+            yield whole[first : min(first + rows, stop)]
         return
-    for start in range(0, count, rows):
-        now = min(rows, count - start)
+    if start:
+        stream.seek(start * row_bytes, os.SEEK_CUR)
+    for first in range(start, stop, rows):
+        now = min(rows, stop - first)
         data = _read_exactly(stream, now * row_bytes)
         yield np.frombuffer(data, header.dtype).reshape(now, *tail)
 

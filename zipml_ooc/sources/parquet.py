@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zipml_ooc.errors import DataError
-from zipml_ooc.sources.base import no_rows, reading
+from zipml_ooc.sources.base import RowAccess, no_rows, reading
 from zipml_ooc.sources.tables import (
     check_same_columns,
     check_unique,
@@ -39,11 +39,14 @@ class ParquetReader:
         self.names: tuple[str, ...] = ()
         self.kinds: dict[str, str] = {}
         self.booleans: frozenset[str] = frozenset()
-        rows = 0
+        # Rows of each row group of each file.
+        self._groups: list[list[int]] = []
         for file in files:
             with reading(file.path, "Parquet"), _open(file) as parquet:
                 schema = parquet.schema_arrow
-                rows += parquet.metadata.num_rows
+                footer = parquet.metadata
+                groups = range(footer.num_row_groups)
+                self._groups.append([footer.row_group(i).num_rows for i in groups])
             check_unique(schema.names, file.path)
             kinds = {field.name: column_kind(field.type) for field in schema}
             if file is files[0]:
@@ -58,21 +61,41 @@ class ParquetReader:
                         f"{file.path}: column {name!r} holds {kind}, but {self.kinds[name]} in "
                         f"{files[0].path}; store it with one type"
                     )
-        if rows == 0:
+        if not sum(map(sum, self._groups)):
             raise no_rows([file.path for file in files])
 
     def prepare(self, targets: Sequence[str]) -> None:
         """The footers have said everything already."""
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Record batches of these columns over all files."""
+    def row_access(self) -> RowAccess | None:
+        """By row groups."""
+        rows = [count for groups in self._groups for count in groups]
+        return RowAccess(sum(rows), max(rows))
+
+    def batches(
+        self, columns: Sequence[str], rows: int, start: int = 0
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches of these columns over all files, from a row on."""
         import pyarrow as pa
 
-        for file in self.files:
+        for file, counts in zip(self.files, self._groups, strict=True):
+            if start >= sum(counts):
+                start -= sum(counts)
+                continue
+            first = 0
+            while start >= counts[first]:
+                start -= counts[first]
+                first += 1
+            groups = list(range(first, len(counts)))
             with reading(file.path, "Parquet"), _open(file) as parquet:
                 size = min(rows, _BATCH_ROWS)
-                for batch in parquet.iter_batches(batch_size=size, columns=list(columns)):
-                    arrays = [plain_column(batch.column(c), self.kinds[c]) for c in columns]
+                for batch in parquet.iter_batches(size, row_groups=groups, columns=list(columns)):
+                    skipped = min(start, batch.num_rows)
+                    start -= skipped
+                    if skipped == batch.num_rows:
+                        continue
+                    kept = batch.slice(skipped)
+                    arrays = [plain_column(kept.column(c), self.kinds[c]) for c in columns]
                     yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from zipml_ooc.errors import DataError, UsageError
 from zipml_ooc.sources.base import (
     Block,
+    RowAccess,
     SourceOptions,
     check_block_rows,
     fingerprint,
@@ -27,6 +28,7 @@ from zipml_ooc.sources.base import (
     position_names,
     reading,
     rebatch,
+    trim,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class SvmlightSource:
     """Blocks of svmlight files; see `zipml_ooc.sources.base.Source`."""
 
     text_columns: tuple[str, ...] = ()
+    row_access: RowAccess | None = None  # lines have to be counted from the start
 
     def __init__(self, files: Sequence[SourceFile], options: SourceOptions) -> None:
         self._files = files
@@ -95,19 +98,22 @@ class SvmlightSource:
             )
         return width
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """Read the source from its start; every block but the last has exactly `rows` rows."""
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Read rows, by default all; every block but the last has exactly `rows` rows."""
         check_block_rows(rows)
-        return self._blocks(rows)
+        return self._blocks(rows, start, stop)
 
-    def _blocks(self, rows: int) -> Iterator[Block]:
-        pieces = (
+    def _blocks(self, rows: int, start: int, stop: int | None) -> Iterator[Block]:
+        every = (
             piece
             for file in self._files
             for piece in _parsed(file, self._width, one_based=self._one_based)
         )
+        pieces = trim(
+            every, start, stop, length=lambda p: len(p.y), cut=lambda p, a, b: p.cut(a, b)
+        )
         in_order = self._positions == list(range(self._width))
-        first_row = 0
+        first_row = start
         for held in rebatch(
             pieces, rows, length=lambda piece: len(piece.y), cut=lambda p, a, b: p.cut(a, b)
         ):

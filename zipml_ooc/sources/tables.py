@@ -19,6 +19,7 @@ from zipml_ooc.sources.base import (
     Array,
     Block,
     Layout,
+    RowAccess,
     SourceOptions,
     check_block_rows,
     fingerprint,
@@ -26,6 +27,7 @@ from zipml_ooc.sources.base import (
     no_rows,
     plan_columns,
     rebatch,
+    trim,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +51,13 @@ class TableReader(Protocol):
     def prepare(self, targets: Sequence[str]) -> None:
         """Called before each pass, with the names of the target columns."""
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Record batches of these columns over all files; `rows` is a hint."""
+    def batches(
+        self, columns: Sequence[str], rows: int, start: int = 0
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches of these columns over all files, from a row on; `rows` is a hint."""
+
+    def row_access(self) -> RowAccess | None:
+        """How ranges of rows are read; None where they are found only by reading from the start."""
 
 
 class TableSource:
@@ -88,30 +95,33 @@ class TableSource:
         }
         self.paths = tuple(file.path for file in reader.files)
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """Read the source from its start; every block but the last has exactly `rows` rows."""
-        check_block_rows(rows)
-        return self._blocks(rows)
+    @property
+    def row_access(self) -> RowAccess | None:
+        """How ranges of rows are read."""
+        return self._reader.row_access()
 
-    def _blocks(self, rows: int) -> Iterator[Block]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Read rows, by default all; every block but the last has exactly `rows` rows."""
+        check_block_rows(rows)
+        return self._blocks(rows, start, stop)
+
+    def _blocks(self, rows: int, start: int, stop: int | None) -> Iterator[Block]:
         import pyarrow as pa
 
         self._reader.prepare(self.targets)
         wanted = [*self._features, *self.targets]
-        first_row = 0
-        for held in rebatch(
-            self._reader.batches(wanted, rows),
-            rows,
-            length=lambda batch: int(batch.num_rows),
-            cut=lambda batch, start, stop: batch.slice(start, stop - start),
-        ):
+        first_row = start
+        batches = self._reader.batches(wanted, rows, start)
+        end = None if stop is None else stop - start
+        pieces = trim(batches, 0, end, length=_length, cut=_cut)
+        for held in rebatch(pieces, rows, length=_length, cut=_cut):
             joined = [_join([piece.column(i) for piece in held]) for i in range(len(wanted))]
             count = len(self._features)
             features = pa.RecordBatch.from_arrays(joined[:count], names=list(self.columns))
             block = Block(first_row, features, self._target(joined[count:]))
             first_row += block.rows
             yield block
-        if first_row == 0:
+        if first_row == 0 != stop:
             raise no_rows(self.paths)
 
     def _target(self, columns: list[Any]) -> Array | None:
@@ -132,6 +142,14 @@ class TableSource:
     def fingerprint(self) -> dict[str, Any]:
         """Cheap provenance that fits JSON: paths, sizes and a digest of the column names."""
         return fingerprint(self.paths, [file.size() for file in self._reader.files], self.columns)
+
+
+def _length(batch: pa.RecordBatch) -> int:
+    return int(batch.num_rows)
+
+
+def _cut(batch: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
+    return batch.slice(start, stop - start)
 
 
 def column_kind(data_type: Any) -> str:

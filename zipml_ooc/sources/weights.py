@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zipml_ooc.errors import DataError, UsageError
-from zipml_ooc.sources.base import Block, Source, name_list
+from zipml_ooc.sources.base import Block, RowAccess, Source, name_list
 
 __all__ = ["WeightedSource"]
 
@@ -64,9 +64,14 @@ class WeightedSource:
         """The files, in reading order."""
         return self._source.paths
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """Read the source from its start; every block but the last has exactly `rows` rows."""
-        for block in self._source.blocks(rows):
+    @property
+    def row_access(self) -> RowAccess | None:
+        """How ranges of rows are read."""
+        return self._source.row_access
+
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Read rows, by default all; every block but the last has exactly `rows` rows."""
+        for block in self._source.blocks(rows, start, stop):
             features: Any = block.features
             if isinstance(features, np.ndarray):
                 weight = features[:, self._position].astype(np.float64)

@@ -55,11 +55,11 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
     if labels is not None and labels.dtype.kind == "U":
         labels = labels.astype(object)
 
-    def read(rows: int) -> Iterator[Rows]:
+    def read(rows: int, start: int, stop: int) -> Iterator[Rows]:
         step = rows_per_read(rows, x.chunks[0], width * x_dtype.itemsize)
         with reading(file.path, "Zarr"):
-            for start in range(0, x_shape[0], step):
-                part = slice(start, start + step)
+            for first in range(start, stop, step):
+                part = slice(first, min(first + step, stop))
                 features = np.asarray(x[part])
                 target = None if y is None else np.asarray(y[part])
                 if spec is not None:
@@ -68,19 +68,21 @@ def describe_zarr(file: SourceFile, options: SourceOptions) -> ArrayFile:
                     if not ((target >= 0) & (target < len(labels))).all():
                         raise DataError(
                             f"{file.path}: class codes are missing or damaged between rows "
-                            f"{start} and {start + len(target)}"
+                            f"{first} and {first + len(target)}"
                         )
                     target = labels[target]
                 yield Rows(features, target)
 
     names = None if spec is None else spec.columns
+    grain = (x.shards or x.chunks)[0]
     if y is None:
-        return ArrayFile(file, x_shape, x_dtype, read, names=names)
+        return ArrayFile(file, x_shape, x_dtype, read, names=names, grain_rows=grain)
     y_dtype = y.dtype if y.dtype.kind == "T" else np.dtype(y.dtype)
     if labels is not None:
         y_dtype = labels.dtype
     targets = None if spec is None else spec.targets
-    return ArrayFile(file, x_shape, x_dtype, read, tuple(y.shape), y_dtype, names, targets)
+    y_shape = tuple(y.shape)
+    return ArrayFile(file, x_shape, x_dtype, read, y_shape, y_dtype, names, targets, grain)
 
 
 def _open(file: SourceFile) -> Any:
