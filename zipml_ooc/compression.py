@@ -22,13 +22,16 @@ from .errors import UsageError
 from .features import FeatureEncoder
 from .first_pass import STATISTICS_ROWS, first_pass
 from .journal import Run
-from .partial import Partial, partial_dataset, settle_published
+from .parallel import SourceRecipe, open_workforce
+from .partial import partial_dataset, settle_published
 from .sources import Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
 
 __all__ = ["LEVEL_CHOICES", "CompressOptions", "compress"]
 
 LEVEL_CHOICES = ("auto", "uniform", "optimal")
+# Each thread holds a chunk in double precision.
+_MAX_THREADS = 4
 # One bit has no level between the outer ones; above, equal spacing is nearly as good.
 _AUTO_OPTIMAL_BITS = range(2, 5)
 
@@ -137,6 +140,8 @@ def compress(
     source_options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
     force: bool = False,
     resume: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Compress a source to a low-precision Zarr dataset.
@@ -156,6 +161,12 @@ def compress(
     resume : bool
         Go on where an interrupted run of the same source and options stopped, if there is one.
         The dataset is the same, to the byte, as that of a run without interruption.
+    workers : int, optional
+        Read and encode in so many local processes instead of threads, where ranges of rows of the
+        source can be read: npy, HDF5, Zarr and Parquet.
+    scheduler : str, optional
+        Do it on a running Dask cluster, whose workers see source and destination under the same
+        paths.
     progress : callable, optional
 
     Returns
@@ -190,16 +201,35 @@ def compress(
         source = WeightedSource(source, options.weight)
     _refuse_overlap(source, place)
     run = Run(source, source_options, options)
-    with partial_dataset(place, force=force, resume=resume) as partial:
+    threads = options.threads or min(_MAX_THREADS, os.cpu_count() or 1)
+    recipe = SourceRecipe(_everywhere(paths), source_options, options.weight)
+    with (
+        partial_dataset(place, force=force, resume=resume) as partial,
+        open_workforce(
+            source,
+            recipe,
+            threads=threads,
+            threads_given=options.threads,
+            workers=workers,
+            scheduler=scheduler,
+        ) as workforce,
+    ):
+
+        def writer_of(plan: DatasetSpec) -> DatasetWriter:
+            layout = layout_for(
+                plan, zarr_format=options.zarr_format, shard_rows=options.shard_rows
+            )
+            return DatasetWriter(partial, source, layout, workforce, threads)
+
         plan = run.resume(partial.read(), place) if partial.begun else None
         if plan is None:
             encoder = FeatureEncoder.fit(source, options.categorical, STATISTICS_ROWS)
-            plan = first_pass(source, encoder, options, report)
-            writer = _writer(partial, source, plan, options)
+            plan = first_pass(source, encoder, options, workforce, report)
+            writer = writer_of(plan)
             writer.require_space()
             partial.begin(run.journal(plan))
         else:
-            writer = _writer(partial, source, plan, options)
+            writer = writer_of(plan)
             writer.keep_existing(report)
             writer.require_space()
         writer.write(report)
@@ -207,11 +237,10 @@ def compress(
     return open_dataset(place)
 
 
-def _writer(
-    partial: Partial, source: Source, plan: DatasetSpec, options: CompressOptions
-) -> DatasetWriter:
-    layout = layout_for(plan, zarr_format=options.zarr_format, shard_rows=options.shard_rows)
-    return DatasetWriter(partial, source, layout, options.threads)
+def _everywhere(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Paths as a process in another folder needs them."""
+    named = (os.fspath(path) for path in paths)
+    return tuple(path if "://" in path else str(Path(path).absolute()) for path in named)
 
 
 def _local_destination(dest: str | os.PathLike[str]) -> Path:

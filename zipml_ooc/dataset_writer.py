@@ -6,11 +6,11 @@ run left are checked and kept.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from .dataset_layout import DatasetLayout
 from .durable import write_durably
 from .errors import DataError
 from .first_pass import with_variance
+from .parallel import Workforce, row_ranges
 from .shard_file import ObjectFile
 from .stored_pieces import StoredArray
 from .stores import LocalStore
@@ -35,8 +36,8 @@ __all__ = ["DatasetWriter", "PieceWriter", "Progress"]
 Progress = Callable[[str, int, int | None], None]
 """Called as progress(stage, rows done, rows in all or None)."""
 
-# Each thread holds a chunk in double precision.
-_MAX_THREADS = 4
+# Ranges for each worker, at least: progress, and what a worker that is lost takes with it.
+_TASKS = 4
 
 
 class PieceWriter:
@@ -64,8 +65,14 @@ class PieceWriter:
 
     def close(self) -> None:
         """Let the objects appear."""
-        for file in self._files.values():
+        while self._files:
+            file = self._files.pop(next(iter(self._files)))
             file.close()
+
+    def abandon(self) -> None:
+        """Write no more of what is not closed."""
+        while self._files:
+            self._files.popitem()[1].abandon()
 
 
 class DatasetWriter:
@@ -76,15 +83,22 @@ class DatasetWriter:
     partial : Partial
     source : Source
     layout : DatasetLayout
-    threads : int, optional
+    workforce : Workforce
         The bytes do not depend on it.
+    threads : int
+        Of this process, for what workers do not do.
     """
 
     def __init__(
-        self, partial: Partial, source: Source, layout: DatasetLayout, threads: int | None = None
+        self,
+        partial: Partial,
+        source: Source,
+        layout: DatasetLayout,
+        workforce: Workforce,
+        threads: int,
     ) -> None:
         self._partial, self._source, self._layout = partial, source, layout
-        self._threads = threads or min(_MAX_THREADS, os.cpu_count() or 1)
+        self._workforce, self._threads = workforce, threads
         self._encoder = ChunkEncoder(layout)
         self._sums: dict[int, npt.NDArray[Any]] = {}  # by chunk
 
@@ -123,24 +137,55 @@ class DatasetWriter:
 
     def write(self, report: Progress) -> None:
         """Write what is missing and, last, the metadata that make the dataset complete."""
+        spec, access = self._layout.spec, self._source.row_access
+        if access is not None and access.rows != spec.rows:
+            raise DataError(_changed(self._source))
+        tasks = self._tasks()
+        if len(tasks) > 1:
+            there = sum(spec.rows_of_chunk(chunk) for chunk in self._sums)
+
+            def show(done: int) -> None:
+                report("compress", there + done, spec.rows)
+
+            done = 0
+            for sums in self._workforce.map("compress", _write_range, tasks, show):
+                self._sums |= sums
+                done += sum(spec.rows_of_chunk(chunk) for chunk in sums)
+                show(done)
+        else:
+            self._write_in_order(report)
+        report("compress", spec.rows, spec.rows)
+        spec = with_variance(spec, [self._sums[chunk] for chunk in range(spec.chunks)])
+        for key, data in self._layout.metadata(spec.to_attributes()).items():
+            write_durably(self._partial.data / key, [data], self._partial.scratch)
+
+    def _tasks(self) -> list[_Range]:
+        """Ranges of missing pieces for workers; none where the source is read in order."""
+        layout, partial = self._layout, self._partial
+        piece_rows = layout.spec.chunk_rows * (layout.shard_chunks or 1)
+        ranges = row_ranges(self._source, _TASKS * self._workforce.slots, piece_rows, piece_rows)
+        tasks: list[_Range] = []
+        for rows in ranges:
+            pieces = range(rows.start // piece_rows, -(-rows.stop // piece_rows))
+            missing = [p for p in pieces if layout.chunks_of(p).start not in self._sums]
+            tasks += [_Range(layout, partial.data, partial.scratch, run) for run in _runs(missing)]
+        return tasks
+
+    def _write_in_order(self, report: Progress) -> None:
         rows, spec = 0, self._layout.spec
         kept = set(self._sums)
         with _Encoding(self._layout, self._partial, self._threads, self._encode) as encoding:
             for chunk, block in enumerate(self._source.blocks(spec.chunk_rows)):
                 rows += block.rows
                 if rows > spec.rows:
-                    raise DataError(self._changed())
+                    raise DataError(_changed(self._source))
                 if chunk in kept:
                     continue
                 encoding.submit(chunk, self._encoder.read(block))
                 self._take(encoding.done(), report)
             self._take(encoding.rest(), report)
         if rows != spec.rows:
-            raise DataError(self._changed())
-        report("compress", rows, rows)
-        spec = with_variance(spec, [self._sums[chunk] for chunk in range(spec.chunks)])
-        for key, data in self._layout.metadata(spec.to_attributes()).items():
-            write_durably(self._partial.data / key, [data], self._partial.scratch)
+            raise DataError(_changed(self._source))
 
     def _take(self, done: Mapping[int, npt.NDArray[Any]], report: Progress) -> None:
         self._sums |= done
@@ -148,20 +193,75 @@ class DatasetWriter:
             rows = min((chunk + 1) * self._layout.spec.chunk_rows, self._layout.spec.rows)
             report("compress", rows, self._layout.spec.rows)
 
-    def _changed(self) -> str:
-        return f"{', '.join(self._source.paths)}: changed while it was read; compress it again"
-
-    def _encode(
-        self, chunk: int, values: Mapping[str, npt.NDArray[Any]]
-    ) -> tuple[dict[str, bytes], npt.NDArray[Any]]:
-        try:
-            encoded = {k: self._encoder.encode(k, v, chunk) for k, v in values.items()}
-        except ValueRefusedError as error:
-            raise DataError(self._changed()) from error
-        return encoded, variance_sums(encoded["X"])
+    def _encode(self, chunk: int, values: Mapping[str, npt.NDArray[Any]]) -> _Encoded:
+        return _encode(self._encoder, self._source, chunk, values)
 
 
 _Encoded = tuple[dict[str, bytes], npt.NDArray[Any]]
+
+
+def _changed(source: Source) -> str:
+    return f"{', '.join(source.paths)}: changed while it was read; compress it again"
+
+
+def _encode(
+    encoder: ChunkEncoder, source: Source, chunk: int, values: Mapping[str, npt.NDArray[Any]]
+) -> _Encoded:
+    try:
+        encoded = {k: encoder.encode(k, v, chunk) for k, v in values.items()}
+    except ValueRefusedError as error:
+        raise DataError(_changed(source)) from error
+    return encoded, variance_sums(encoded["X"])
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Pieces that follow one another, for one worker."""
+
+    layout: DatasetLayout
+    data: Path
+    scratch: Path
+    pieces: range
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[range]:
+    """The runs of numbers that follow one another."""
+    first = 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+            yield range(numbers[first], numbers[i - 1] + 1)
+            first = i
+
+
+def _write_range(
+    source: Source, task: _Range, report: Callable[[int], None]
+) -> dict[int, npt.NDArray[Any]]:
+    """Write some pieces, and return the sums of rounding variance of their chunks."""
+    layout, spec = task.layout, task.layout.spec
+    encoder = ChunkEncoder(layout)
+    start, stop = layout.rows_of(task.pieces[0])[0], layout.rows_of(task.pieces[-1])[1]
+    sums: dict[int, npt.NDArray[Any]] = {}
+    chunk, writer = start // spec.chunk_rows, None
+    try:
+        for block in source.blocks(spec.chunk_rows, start, stop):
+            if block.rows != spec.rows_of_chunk(chunk):
+                raise DataError(_changed(source))
+            encoded, sums[chunk] = _encode(encoder, source, chunk, encoder.read(block))
+            piece = layout.piece_of(chunk)
+            if writer is None:
+                writer = PieceWriter(layout, task.data, task.scratch, piece)
+            writer.append(chunk, encoded)
+            chunk += 1
+            if chunk == layout.chunks_of(piece).stop:
+                writer.close()
+                writer = None
+            report(block.rows)
+    finally:
+        if writer is not None:
+            writer.abandon()
+    if chunk * spec.chunk_rows < stop:
+        raise DataError(_changed(source))
+    return sums
 
 
 class _Encoding:
@@ -186,6 +286,8 @@ class _Encoding:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if self._open is not None:
+            self._open[1].abandon()
 
     def submit(self, chunk: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Start to encode a chunk."""

@@ -7,7 +7,7 @@ known when everything is rounded.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from zipml_codecs.tables import grid_steps, table_bits_of
 from .dataset_spec import DatasetSpec, LevelTables
 from .errors import DataError
 from .level_fitting import LevelGatherer
+from .parallel import Workforce, row_ranges
 from .statistics import ColumnStatistics, StatisticsAccumulator
 from .targets import TargetEncoder, TargetScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zipml_codecs.tables import FittedLevels
 
@@ -37,6 +38,10 @@ __all__ = ["STATISTICS_ROWS", "default_chunk_rows", "first_pass", "with_variance
 STATISTICS_ROWS = 8192
 _CHUNK_VALUES = 1 << 22
 _MAX_CHUNK_ROWS = 1 << 16
+# Ranges of rows for each worker: more even out their pace, but each has histograms to merge.
+_TASKS = 2
+# And so many values are the most in a range, for what is known of each block is kept until then.
+_RANGE_VALUES = 1 << 29
 
 
 def default_chunk_rows(columns: int) -> int:
@@ -49,9 +54,10 @@ def first_pass(
     source: Source,
     encoder: FeatureEncoder,
     options: CompressOptions,
+    workforce: Workforce,
     report: Callable[[str, int, int | None], None],
 ) -> DatasetSpec:
-    """Read the source once.
+    """Read the source once; the plan does not depend on who is at work.
 
     Raises
     ------
@@ -59,36 +65,102 @@ def first_pass(
         Values that cannot be stored.
     """
     fingerprint = source.fingerprint()
-    accumulator = StatisticsAccumulator(len(encoder.names))
-    gatherer = None
-    if options.quantizer.levels == "optimal":
-        missing = options.nan == "mean"
-        gatherer = LevelGatherer(len(encoder.names), options.quantizer, missing=missing)
-    scan = TargetScan(source.targets, options.task) if source.targets else None
-    rows, weight = 0, 0.0
-    for block in source.blocks(STATISTICS_ROWS):
-        values = encoder.transform(block)
-        _refuse_values(values, block, encoder, source, nan=options.nan)
-        accumulator.update(values)
-        if gatherer is not None:
-            gatherer.update(values)
-        if scan is not None and block.target is not None:
-            scan.update(block.target, block.first_row)
+    most = max(_RANGE_VALUES // len(encoder.names), STATISTICS_ROWS)
+    ranges = row_ranges(source, _TASKS * workforce.slots, STATISTICS_ROWS, most)
+    if len(ranges) > 1:
+        tasks = [_Range(encoder, options, part) for part in ranges]
+
+        def show(done: int) -> None:
+            report("statistics", done, ranges[-1].stop)
+
+        scan = _Scan(source, encoder, options)
+        for found in workforce.map("scan", _scan_range, tasks, show):
+            scan.merge(found)
+            show(scan.rows)
+    else:
+        scan = _Scan(source, encoder, options)
+        for block in source.blocks(STATISTICS_ROWS):
+            scan.update(block)
+            report("statistics", scan.rows, None)
+    return scan.plan(fingerprint)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a worker needs to know, beside the source, to look at some rows."""
+
+    encoder: FeatureEncoder
+    options: CompressOptions
+    rows: range
+
+
+def _scan_range(source: Source, task: _Range, report: Callable[[int], None]) -> _Scan:
+    scan = _Scan(source, task.encoder, task.options, keep_blocks=True)
+    for block in source.blocks(STATISTICS_ROWS, task.rows.start, task.rows.stop):
+        scan.update(block)
+        report(block.rows)
+    return scan
+
+
+class _Scan:
+    """What is known of some consecutive rows."""
+
+    def __init__(
+        self,
+        source: Source,
+        encoder: FeatureEncoder,
+        options: CompressOptions,
+        *,
+        keep_blocks: bool = False,
+    ) -> None:
+        self._paths, self._encoder, self._options = source.paths, encoder, options
+        self._statistics = StatisticsAccumulator(len(encoder.names), keep=keep_blocks)
+        self._levels = None
+        if options.quantizer.levels == "optimal":
+            missing = options.nan == "mean"
+            self._levels = LevelGatherer(len(encoder.names), options.quantizer, missing=missing)
+        self._targets = None
+        if source.targets:
+            self._targets = TargetScan(source.targets, options.task, keep_blocks=keep_blocks)
+        self.rows, self._weight = 0, 0.0
+
+    def update(self, block: Block) -> None:
+        """Look at the rows that follow."""
+        values = self._encoder.transform(block)
+        _refuse_values(values, block, self._encoder, self._paths, nan=self._options.nan)
+        self._statistics.update(values)
+        if self._levels is not None:
+            self._levels.update(values)
+        if self._targets is not None and block.target is not None:
+            self._targets.update(block.target, block.first_row)
         if block.weight is not None:
-            weight += float(block.weight.sum())
-        rows += block.rows
-        report("statistics", rows, None)
-    statistics = accumulator.result()
-    if options.weight is not None and not 0 < weight < math.inf:
-        raise DataError(
-            f"{', '.join(source.paths)}: the weights {options.weight!r} of its {rows:,} rows "
-            f"(0 to {rows - 1:,}) add up to {weight:g}: at least one must be above 0, and their "
-            "sum finite"
-        )
-    _refuse_columns(statistics, encoder, options)
-    target = scan.result() if scan is not None else None
-    fitted = gatherer.fit(statistics) if gatherer is not None else None
-    return _plan(fingerprint, encoder, options, statistics, target, fitted)
+            self._weight += float(block.weight.sum())
+        self.rows += block.rows
+
+    def merge(self, other: _Scan) -> None:
+        """Know what another one found in the rows that follow."""
+        self._statistics.merge(other._statistics)
+        if self._levels is not None and other._levels is not None:
+            self._levels.merge(other._levels)
+        if self._targets is not None and other._targets is not None:
+            self._targets.merge(other._targets)
+        self._weight += other._weight
+        self.rows += other.rows
+
+    def plan(self, fingerprint: dict[str, Any]) -> DatasetSpec:
+        """Decide how the dataset is to be, once all rows have been seen."""
+        options, rows, weight = self._options, self.rows, self._weight
+        statistics = self._statistics.result()
+        if options.weight is not None and not 0 < weight < math.inf:
+            raise DataError(
+                f"{', '.join(self._paths)}: the weights {options.weight!r} of its {rows:,} rows "
+                f"(0 to {rows - 1:,}) add up to {weight:g}: at least one must be above 0, and "
+                "their sum finite"
+            )
+        _refuse_columns(statistics, self._encoder, options)
+        target = self._targets.result() if self._targets is not None else None
+        fitted = self._levels.fit(statistics) if self._levels is not None else None
+        return _plan(fingerprint, self._encoder, options, statistics, target, fitted)
 
 
 def _plan(
@@ -172,7 +244,7 @@ def _refuse_values(
     values: npt.NDArray[np.float64],
     block: Block,
     encoder: FeatureEncoder,
-    source: Source,
+    paths: Sequence[str],
     *,
     nan: str,
 ) -> None:
@@ -183,7 +255,7 @@ def _refuse_values(
         row, column = (int(i) for i in np.argwhere(bad)[0])
         missing = np.isnan(values[row, column])
         raise DataError(
-            f"{', '.join(source.paths)}: column {encoder.names[column]!r} "
+            f"{', '.join(paths)}: column {encoder.names[column]!r} "
             f"{'has no value (NaN)' if missing else 'is infinite'} in row "
             f"{block.first_row + row} (counted from 0); "
             + ("remove the row or use --nan mean" if missing else "remove or replace it")

@@ -43,6 +43,11 @@ class LevelGatherer:
         for histogram, column in zip(self._histograms, values.T, strict=True):
             histogram.add(column[~np.isnan(column)][:, None])
 
+    def merge(self, other: LevelGatherer) -> None:
+        """Count what another one has counted."""
+        for mine, theirs in zip(self._histograms, other._histograms, strict=True):
+            mine.merge(theirs)
+
     def fit(self, statistics: ColumnStatistics) -> FittedLevels:
         """Find the levels, once every row has been counted."""
         return fit_levels(

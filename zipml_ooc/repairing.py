@@ -9,7 +9,7 @@ attributes hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from .durable import write_durably
 from .errors import DataError, UsageError
 from .partial import Partial
 from .shard_file import ObjectFile
-from .sources import Source, SourceOptions, open_source
+from .sources import Block, Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
 from .stored_pieces import Damage, StoredArray
 from .stores import LocalStore
@@ -194,18 +194,12 @@ class _Repair:
         """Encode what is wanted, and check that the source is the right one."""
         spec, x = self._layout.spec, self._found.arrays["X"]
         compared = self._compared()
-        last = max([*self.wanted, *compared])
         sums = dict(self._found.sums)
-        rows = 0
-        for chunk, block in enumerate(source.blocks(spec.chunk_rows)):
-            if chunk > last or chunk >= spec.chunks:
-                break
-            rows += block.rows
+        needed = sorted(compared | self.wanted.keys())
+        for done, (chunk, block) in enumerate(self._blocks(source, needed)):
             if progress is not None:
-                progress("repair", rows, min((last + 1) * spec.chunk_rows, spec.rows))
+                progress("repair", done * spec.chunk_rows, len(needed) * spec.chunk_rows)
             names = self.wanted.get(chunk, set()) | ({"X"} if chunk in compared else set())
-            if not names:
-                continue
             if block.rows != spec.rows_of_chunk(chunk):
                 raise self._wrong(source, f"it ends within chunk {chunk}")
             values = self._encoder.read(block)
@@ -220,8 +214,6 @@ class _Repair:
                     self._keep(name, chunk, data)
                     if name == "X":
                         sums[chunk] = variance_sums(data)
-        if rows < min((last + 1) * spec.chunk_rows, spec.rows):
-            raise self._wrong(source, f"it has {rows:,} rows only")
         for array, chunks in self._objects:  # what was still in a damaged object
             if array.name == "X":
                 for chunk in chunks:
@@ -230,6 +222,23 @@ class _Repair:
         if len(sums) == spec.chunks and not variance_agrees(self._found, sums):
             raise self._wrong(source, "its values have other rounding variances")
         self._check_targets(source)
+
+    def _blocks(self, source: Source, needed: Sequence[int]) -> Iterator[tuple[int, Block]]:
+        """The rows of chunks; of a source that is read in order, up to the last of them."""
+        rows, wanted = self._layout.spec.chunk_rows, set(needed)
+        given = 0
+        if source.row_access is None:
+            for chunk, block in enumerate(source.blocks(rows, 0, (needed[-1] + 1) * rows)):
+                if chunk in wanted:
+                    given += 1
+                    yield chunk, block
+        else:
+            for chunk in needed:
+                for block in source.blocks(rows, chunk * rows, (chunk + 1) * rows):
+                    given += 1
+                    yield chunk, block
+        if given < len(needed):
+            raise self._wrong(source, f"it has no rows for chunk {needed[given]}")
 
     def _compared(self) -> set[int]:
         """Whole chunks of X that the source must give, too: beside each run of damaged ones."""

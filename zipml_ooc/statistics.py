@@ -55,10 +55,40 @@ class ColumnStatistics:
         )
 
 
-class StatisticsAccumulator:
-    """Collects `ColumnStatistics` block by block."""
+_Summary = tuple[int, F64, F64, F64, F64, F64]
+"""Of a block: rows, and of each column count, mean, squares, minimum and maximum."""
 
-    def __init__(self, columns: int) -> None:
+
+def _summary(block: F64) -> _Summary:
+    missing = np.isnan(block)
+    with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`'s reader
+        if missing.any():
+            count = (len(block) - missing.sum(axis=0)).astype(np.float64)
+            safe = np.where(missing, 0.0, block)
+            mean = safe.sum(axis=0) / np.maximum(count, 1)
+            squares = np.square(np.where(missing, 0.0, block - mean)).sum(axis=0)
+            low = np.where(missing, np.inf, block).min(axis=0)
+            high = np.where(missing, -np.inf, block).max(axis=0)
+        else:
+            count = np.full(block.shape[1], float(len(block)))
+            mean = block.mean(axis=0)
+            squares = np.square(block - mean).sum(axis=0)
+            low, high = block.min(axis=0), block.max(axis=0)
+    return len(block), count, mean, squares, low, high
+
+
+class StatisticsAccumulator:
+    """Collects `ColumnStatistics` block by block.
+
+    Parameters
+    ----------
+    columns : int
+    keep : bool
+        Keep what is known of each block, so that another accumulator can `merge` it.
+    """
+
+    def __init__(self, columns: int, *, keep: bool = False) -> None:
+        self._kept: list[_Summary] | None = [] if keep else None
         self._rows = 0
         self._count = np.zeros(columns)
         self._mean = np.zeros(columns)
@@ -66,25 +96,28 @@ class StatisticsAccumulator:
         self._min = np.full(columns, np.inf)
         self._max = np.full(columns, -np.inf)
 
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self._rows
+
     def update(self, block: F64) -> None:
         """Add a (rows, columns) block; NaN are left out, infinities are not allowed."""
-        if not len(block):
-            return
-        self._rows += len(block)
-        missing = np.isnan(block)
+        if len(block):
+            self._add(_summary(block))
+
+    def merge(self, other: StatisticsAccumulator) -> None:
+        """Add the blocks of another accumulator, one by one: the result is as if they were here."""
+        assert other._kept is not None
+        for summary in other._kept:
+            self._add(summary)
+
+    def _add(self, summary: _Summary) -> None:
+        if self._kept is not None:
+            self._kept.append(summary)
+        rows, count, mean, squares, low, high = summary
+        self._rows += rows
         with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`'s reader
-            if missing.any():
-                count = (len(block) - missing.sum(axis=0)).astype(np.float64)
-                safe = np.where(missing, 0.0, block)
-                mean = safe.sum(axis=0) / np.maximum(count, 1)
-                squares = np.square(np.where(missing, 0.0, block - mean)).sum(axis=0)
-                low = np.where(missing, np.inf, block).min(axis=0)
-                high = np.where(missing, -np.inf, block).max(axis=0)
-            else:
-                count = np.full(block.shape[1], float(len(block)))
-                mean = block.mean(axis=0)
-                squares = np.square(block - mean).sum(axis=0)
-                low, high = block.min(axis=0), block.max(axis=0)
             total = self._count + count
             safe_total = np.maximum(total, 1)
             delta = mean - self._mean

@@ -74,9 +74,16 @@ class TargetScan:
 
     ``auto`` takes text, booleans and numbers of exactly two values as classes, and all other
     numbers as a regression target.
+
+    Parameters
+    ----------
+    names : tuple of str
+    task : {"auto", "regression", "classification"}
+    keep_blocks : bool
+        So that another scan can `merge` this one.
     """
 
-    def __init__(self, names: tuple[str, ...], task: str) -> None:
+    def __init__(self, names: tuple[str, ...], task: str, *, keep_blocks: bool = False) -> None:
         if task not in TASKS:
             raise UsageError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
         if task == "classification" and len(names) > 1:
@@ -87,7 +94,7 @@ class TargetScan:
         self._task = task
         self._labels: set[Label] = set()
         self._text = False
-        self._statistics = StatisticsAccumulator(len(names))
+        self._statistics = StatisticsAccumulator(len(names), keep=keep_blocks)
         self._keep = task != "regression" and len(names) == 1
 
     def update(self, target: npt.NDArray[Any], first_row: int) -> None:
@@ -102,7 +109,7 @@ class TargetScan:
                     + (" with one target" if len(self.names) > 1 else "")
                 )
         elif self._text:
-            raise DataError(f"target {self.names[0]!r} changes from labels to numbers")
+            raise self._changes()
         else:
             values = _numbers(target, self.names, first_row)
             self._statistics.update(values.reshape(len(values), -1))
@@ -122,6 +129,9 @@ class TargetScan:
             self._labels.update(labels)
         else:
             self._labels.update(np.unique(target).tolist())
+        self._limit_labels()
+
+    def _limit_labels(self) -> None:
         limit = _MAX_CLASSES if self._text or self._task == "classification" else 2
         if len(self._labels) > limit:
             if limit == _MAX_CLASSES:
@@ -130,6 +140,20 @@ class TargetScan:
                     "is it a number to predict (--task regression) or an identifier?"
                 )
             self._keep = False
+
+    def merge(self, other: TargetScan) -> None:
+        """See what another scan saw of the rows that follow."""
+        if self._text and other._statistics.rows:
+            raise self._changes()
+        self._text |= other._text
+        self._statistics.merge(other._statistics)
+        self._labels |= other._labels
+        self._keep &= other._keep
+        if self._keep:
+            self._limit_labels()
+
+    def _changes(self) -> DataError:
+        return DataError(f"target {self.names[0]!r} changes from labels to numbers")
 
     def result(self) -> TargetEncoder:
         """Decide; call after every block has been seen."""

@@ -45,6 +45,8 @@ def compress(
     seed: opt.Seed = 0,
     zarr_format: opt.ZarrFormat = 3,
     threads: opt.Threads = None,
+    workers: opt.CompressWorkers = None,
+    scheduler: opt.CompressScheduler = None,
     format_name: opt.FormatName = None,
     x_name: opt.XName = "X",
     y_name: opt.YName = "y",
@@ -63,7 +65,7 @@ def compress(
     \b
     Examples:
       zipml compress houses.csv.gz houses.zarr --target price
-      zipml compress 'part-*.parquet' all.zarr --target -1 --bits 3
+      zipml compress 'part-*.parquet' all.zarr --target -1 --bits 3 --workers 4
       zipml compress train.npz train.zarr --nan mean
       zipml compress train.npz any.zarr --layout weaved --bits 8 --precisions 2,4,8
       zipml compress survey.csv survey.zarr --target income --weight households
@@ -107,6 +109,8 @@ def compress(
             source_options=source_options,
             force=force,
             resume=resume,
+            workers=workers,
+            scheduler=scheduler,
             progress=progress,
         )
     facts = _describe(dataset)

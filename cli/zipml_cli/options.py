@@ -271,6 +271,23 @@ ChunkRows = Annotated[
         show_default="about four million values",
     ),
 ]
+CompressWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Read and encode in so many local processes instead of threads (npy, HDF5, Zarr, "
+        "Parquet).",
+    ),
+]
+CompressScheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Read and encode on a running Dask cluster (tcp://...).",
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(
