@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs.checksum import crc32c
 
-from .cache import ByteCache
+from .cache import ByteCache, Group, Item
 from .errors import DataError
 from .stores import Range, Store
 
@@ -25,6 +25,7 @@ _ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
 _CHECKSUM_BYTES = 4
 # What the indexes of a dataset may take together: those of half a million chunks.
 _INDEX_BYTES = 8 << 20
+_INDEXES = Group("shards", "index")
 
 Index = npt.NDArray[Any]
 
@@ -203,7 +204,10 @@ class ChunkPlaces:
         key = self.key(chunk)
         if self._sharding is None:
             return ChunkPlace(key)
-        index = self._indexes.get(key, lambda: self._index(key, chunk), lambda found: found.nbytes)
+        shard = chunk // self._sharding.chunks
+        index = self._indexes.get(
+            Item(_INDEXES, shard, lambda: self._index(key, chunk), lambda found: found.nbytes)
+        )
         entry = index[chunk % self._sharding.chunks]
         start, length = int(entry["offset"]), int(entry["length"])
         if start == length == _NOWHERE:

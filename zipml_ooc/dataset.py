@@ -312,6 +312,14 @@ def _cached(place: str, stamp: str) -> Dataset:
     return open_dataset(place)
 
 
-def open_cached(place: str) -> Dataset:
-    """Open a dataset once per process: what tasks on workers use."""
-    return _cached(place, open_store(place).stamp(_METADATA))
+def open_cached(place: str, stamp: str = "") -> Dataset:
+    """Open a dataset once per process: what tasks on workers use.
+
+    Parameters
+    ----------
+    place : str
+        That of the dataset's store.
+    stamp : str, optional
+        `Dataset.stamp`, where it is known: the store is not asked for it again.
+    """
+    return _cached(place, stamp or open_store(place).stamp(_METADATA))

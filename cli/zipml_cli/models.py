@@ -58,6 +58,7 @@ def train(
     threads: opt.Threads = None,
     workers: fit.Workers = None,
     scheduler: fit.Scheduler = None,
+    memory: fit.Memory = None,
     checkpoint: fit.Checkpoint = None,
     checkpoint_every: fit.CheckpointEvery = None,
     checkpoint_keep: fit.CheckpointKeep = None,
@@ -83,6 +84,7 @@ def train(
       zipml train houses.zarr --out houses.zipml --loss huber --huber-delta 1
       zipml train digits.zarr --out digits.zipml --loss squared-hinge
       zipml train houses.zarr --validation 0.1 --patience 3 --json
+      zipml train big.zarr --out big.zipml --memory 512MB
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
       zipml train weaved.zarr --loss hinge --bits 4 --sampling refetch
@@ -141,6 +143,7 @@ def train(
                 threads=threads,
                 workers=workers,
                 scheduler=scheduler,
+                memory=memory,
                 checkpoints=checkpoints,
                 progress=progress,
                 notice=say,

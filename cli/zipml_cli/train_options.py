@@ -336,3 +336,12 @@ Scheduler = Annotated[
         help="Train on a running Dask cluster (tcp://...).",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="What encoded chunks may take of the memory, such as 512MB; local workers divide it.",
+        show_default="a quarter of it",
+    ),
+]

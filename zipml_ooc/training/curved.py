@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
-from ..dataset import open_cached
 from ..losses import row_losses
 from .loading import load_tiles
 from .problem import F32, F64, Problem
@@ -103,7 +102,7 @@ def curved_variance(job: Job, base: Problem, model: F64, intercept: F64) -> F32:
     tiles = np.sort(np.concatenate([plan.training_tiles(w, 0)[:most] for w in windows]))
     if not len(tiles):
         return base.variance
-    dataset = open_cached(job.path)
+    dataset = job.open()
     loaded = load_tiles(dataset, base, tiles)
     margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
     target = loaded.ordered_targets()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset import open_cached
 from ..errors import UsageError
 from .loading import load_tiles
 from .moments import second_moments
@@ -90,7 +89,7 @@ def measure(job: Job, window: int, *, held_out: bool) -> Moments:
     if not len(tiles):
         xx, xy = np.zeros((d, d)), np.zeros((outputs, d))
         return Moments(0, xx, np.zeros(d), xy, np.zeros(outputs), 0.0, 0)
-    loaded = load_tiles(open_cached(job.path), problem, tiles)
+    loaded = load_tiles(job.open(), problem, tiles)
     target = loaded.ordered_targets()
     xy = np.empty((outputs, d))
     loaded.batch.gradient(np.ascontiguousarray(target), xy)

@@ -5,6 +5,7 @@ Nothing is unpacked here. What the codes mean is the business of `problem`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk
 from zipml_codecs._native import TileBatch
 
-from ..cache import ByteCache
+from ..cache import ByteCache, Group, Item
 from ..dataset import Dataset
 from .problem import F32, F64, Problem, RowWeights
 from .refetching import NOTHING, Refetcher, Reread, WholePlanes
 from .weights import chunk_weights
 
-__all__ = ["LoadedTiles", "load_tiles"]
+__all__ = ["LoadedTiles", "load_tiles", "look_ahead", "set_budget"]
 
 
 @dataclass(frozen=True)
@@ -97,39 +98,70 @@ class LoadedTiles:
 _CACHE = ByteCache(128 << 20)
 
 
-def _chunk(dataset: Dataset, problem: Problem, number: int) -> EncodedChunk:
-    return _CACHE.get(
-        (dataset.store.place, dataset.stamp, "X", number, problem.precision),
+def set_budget(budget_bytes: int) -> None:
+    """Say how many bytes of encoded chunks and targets this process may hold."""
+    _CACHE.budget_bytes = budget_bytes
+
+
+def _chunk(dataset: Dataset, problem: Problem, number: int) -> Item[EncodedChunk]:
+    return Item(
+        Group(_owner(dataset), "X", problem.precision),
+        number,
         lambda: dataset.read_chunk(number, problem.precision),
         lambda chunk: chunk.fetched,
     )
 
 
-def _whole(dataset: Dataset, number: int, few: EncodedChunk) -> WholePlanes:
-    return _CACHE.get(
-        (dataset.store.place, dataset.stamp, "planes", number, few.precision),
+def _whole(dataset: Dataset, number: int, few: EncodedChunk) -> Item[WholePlanes]:
+    return Item(
+        Group(_owner(dataset), "planes", few.precision, rank=1),  # they took many requests
+        number,
         lambda: WholePlanes(dataset, number, few),
         lambda whole: whole.codes.nbytes,
     )
 
 
-def _target(dataset: Dataset, problem: Problem, number: int) -> F32:
+def _target(dataset: Dataset, problem: Problem, number: int) -> Item[F32]:
     start = number * dataset.spec.chunk_rows
     stop = start + dataset.spec.rows_of_chunk(number)
     scaling = problem.target_mean.tobytes(), problem.target_std.tobytes()
-    return _CACHE.get(
-        (dataset.store.place, dataset.stamp, "y", number, *scaling),
+    return Item(
+        Group(_owner(dataset), "y", scaling, rank=2),  # a tenth of X, and as long to decode
+        number,
         lambda: problem.scale_target(dataset.read_target(start, stop)),
         lambda target: target.nbytes,
     )
 
 
-def _weights(dataset: Dataset, weights: RowWeights, number: int) -> F32:
-    return _CACHE.get(
-        (dataset.store.place, dataset.stamp, "sample_weight", number, weights),
+def _weights(dataset: Dataset, weights: RowWeights, number: int) -> Item[F32]:
+    return Item(
+        Group(_owner(dataset), "sample_weight", weights, rank=2),
+        number,
         lambda: chunk_weights(dataset, weights, number),
         lambda values: values.nbytes,
     )
+
+
+def _owner(dataset: Dataset) -> tuple[str, str]:
+    return dataset.store.place, dataset.stamp
+
+
+def look_ahead(
+    dataset: Dataset, problem: Problem, now: Iterable[range], after: Iterable[range]
+) -> None:
+    """Begin to fetch the chunks of the runs of tiles that come after those that are used now."""
+    _CACHE.look_ahead(_items(dataset, problem, now), _items(dataset, problem, after))
+
+
+def _items(dataset: Dataset, problem: Problem, runs: Iterable[range]) -> list[Item[Any]]:
+    per_chunk = dataset.spec.chunk_rows // TILE_ROWS
+    chunks = (n for run in runs for n in range(run.start // per_chunk, -(-run.stop // per_chunk)))
+    items: list[Item[Any]] = []
+    for number in dict.fromkeys(chunks):
+        items += [_chunk(dataset, problem, number), _target(dataset, problem, number)]
+        if problem.weights is not None:
+            items.append(_weights(dataset, problem.weights, number))
+    return items
 
 
 def load_tiles(
@@ -141,16 +173,19 @@ def load_tiles(
     """
     per_chunk = dataset.spec.chunk_rows // TILE_ROWS
     numbers, where = np.unique(tiles // per_chunk, return_inverse=True)
-    chunks = [_chunk(dataset, problem, number) for number in numbers.tolist()]
-    targets = [_target(dataset, problem, number) for number in numbers.tolist()]
+    chunks = [_CACHE.get(_chunk(dataset, problem, number)) for number in numbers.tolist()]
+    targets = [_CACHE.get(_target(dataset, problem, number)) for number in numbers.tolist()]
     weights = None
     if problem.weights is not None:
-        weights = [_weights(dataset, problem.weights, number) for number in numbers.tolist()]
+        weights = [
+            _CACHE.get(_weights(dataset, problem.weights, number)) for number in numbers.tolist()
+        ]
     refetcher, whole = None, None
     if again and problem.finer:
         finer = problem.finer + problem.samples
         slot = (finer - problem.precision) * problem.columns / 8
-        held = [_whole(dataset, n, c) for n, c in zip(numbers.tolist(), chunks, strict=True)]
+        pairs = zip(numbers.tolist(), chunks, strict=True)
+        held = [_CACHE.get(_whole(dataset, n, chunk)) for n, chunk in pairs]
         refetcher = Refetcher.of(held, slot)
         whole = [planes.codes for planes in held], refetcher.present, finer
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)

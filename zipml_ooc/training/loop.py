@@ -13,6 +13,7 @@ from .options import TrainOptions
 from .plan import make_plan
 from .precision import precisions_of
 from .problem import make_problem
+from .reading import Reading
 from .results import Progress, TrainResult
 from .run import Run
 from .runner import open_runner
@@ -28,6 +29,7 @@ def train(
     threads: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    memory: int | str | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
@@ -41,6 +43,10 @@ def train(
     threads, workers, scheduler
         Where to compute, see `zipml_ooc.training.runner.open_runner`. The model does not depend
         on it: it is the same bit for bit.
+    memory : int or str, optional
+        What encoded chunks and targets may take, those that are fetched ahead included: bytes, or
+        ``"512MB"``. Threads share it, local workers divide it, and each worker of a scheduler has
+        as much. By default a quarter of the machine's memory.
     checkpoints : Checkpoints, optional
         Save the run on its way, and go on from where an earlier one was saved. A run that was
         stopped and went on gives the same model, bit for bit, as one that was not.
@@ -76,11 +82,12 @@ def train(
     weights = row_weights(problems[0], opened, options)
     problems = [replace(problem, weights=weights) for problem in problems]
     plan = make_plan(opened.spec, options)
+    reading = Reading.of(memory, workers=workers, scheduler=scheduler)
     keeper = course = None
     if checkpoints is not None:
         say = notice or logging.getLogger("zipml_ooc").warning
         keeper = Keeper(checkpoints, opened.spec, options, plan, say)
         course = keeper.load()
     with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
-        run = Run(opened, options, problems, plan, runner, keeper, course)
+        run = Run(opened, options, problems, plan, runner, reading, keeper, course)
         return run.solve(progress) if options.solver == "gram" else run.train(progress)

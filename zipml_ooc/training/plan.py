@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ _MIN_WINDOW_TILES, _MAX_WINDOW_TILES = 64, 4096
 _MAX_REPLICAS = 8
 _WINDOWS_PER_REPLICA = 4
 _MINI_BATCHES, _MIN_EPOCHS, _MAX_EPOCHS = 20_000, 5, 200
+# Windows that are looked ahead to, at least.
+_REACH = 2
 # Draw numbers of the order of windows, apart from those of the tiles inside (the epochs).
 _WINDOW_DRAWS = 1 << 31
 
@@ -113,6 +116,23 @@ class Plan:
         keys = uniforms(self.seed, Purpose.ORDER, _WINDOW_DRAWS + draw, np.arange(self.windows))
         return [int(w) for w in np.argsort(keys, kind="stable")]
 
+    def around(self, window: int, epoch: int | None = None) -> tuple[list[int], list[int]]:
+        """Windows that are visited at the time of one, and those that come after it.
+
+        In the order of an epoch, the next one following it, or in the order of the dataset.
+        """
+        reach = max(self.replicas, _REACH)
+        if epoch is None:
+            now = range(max(0, window - reach), window + 1)
+            return list(now), list(range(window + 1, min(window + 1 + 2 * reach, self.windows)))
+        order, places = _order(self, epoch)
+        place = places[window]
+        now_ = order[place // self.replicas * self.replicas : place + 1]
+        after = order[place + 1 : place + 1 + 2 * reach]
+        if len(after) < reach and epoch + 1 < self.epochs:
+            after = after + _order(self, epoch + 1)[0][: reach - len(after)]
+        return now_, after
+
     def rounds(self, epoch: int) -> Iterator[list[Step]]:
         """The windows of an epoch, in rounds of one for each replica."""
         order = self.window_order(epoch)
@@ -122,6 +142,13 @@ class Plan:
             done = epoch * self.windows + start
             first, last = done / whole, (done + len(group)) / whole
             yield [Step(epoch, window, first, last) for window in group]
+
+
+@lru_cache(maxsize=4)
+def _order(plan: Plan, epoch: int) -> tuple[list[int], dict[int, int]]:
+    """The windows of an epoch, and the place of each: what every task of it asks for."""
+    order = plan.window_order(epoch)
+    return order, {window: place for place, window in enumerate(order)}
 
 
 def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:

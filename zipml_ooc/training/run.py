@@ -30,6 +30,7 @@ from .plan import Plan
 from .polish import polished
 from .precision import AUTO, Stages
 from .problem import F32, F64, Problem, make_problem
+from .reading import Reading
 from .replicas import initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner
@@ -64,6 +65,7 @@ class Run:
         problems: list[Problem],  # one for each precision, in their order
         plan: Plan,
         runner: Runner,
+        reading: Reading,
         keeper: Keeper | None = None,
         course: Course | None = None,  # to go on from
     ) -> None:
@@ -81,6 +83,9 @@ class Run:
             channel = Channel(options.gradient_bits, options.gradient_norm, options.seed)
         self._job = Job(
             path=dataset.store.place,
+            stamp=dataset.stamp,
+            cache_bytes=reading.cache_bytes,
+            ahead=reading.ahead,
             problem=self._problem,
             plan=plan,
             schedule=self._steps(step=0.0, kept=0.0),

@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 from zipml_codecs import TILE_ROWS
 
-from ..dataset import open_cached
 from ..losses import LOSSES
 from .loading import LoadedTiles, load_tiles
 from .moments import second_moments
@@ -103,7 +102,7 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
         return Spectrum(0, 1, moments, cross, 0.0, 0.0, 0.0)
     # Several classes are looked at one by one: targets for all of them at once would be many.
     single = replace(problem, outputs=1) if problem.class_codes else problem
-    loaded = load_tiles(open_cached(job.path), single, np.sort(tiles))
+    loaded = load_tiles(job.open(), single, np.sort(tiles))
     rows = loaded.batch.rows
     training = max(rows, (plan.tiles - plan.validation_tiles) * TILE_ROWS)
     if len(tiles) == plan.tiles - plan.validation_tiles:

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
-from ..dataset import open_cached
+from ..dataset import Dataset, open_cached
 from ..losses import LOSSES, summed_loss
 from .channels import Channel
-from .loading import LoadedTiles, load_tiles
+from .loading import LoadedTiles, load_tiles, look_ahead, set_budget
 from .plan import Plan, Step
 from .problem import F32, F64, Problem
+from .reading import cache_bytes
 from .replicas import Sent, State, outset, send
 from .schedules import Schedule
 
@@ -46,6 +48,32 @@ class Job:
     """How the changes of replicas are rounded on their way; None: not at all."""
     gradient_problem: Problem | None = None
     """How full gradients read the tiles, where that is with more precision than the steps do."""
+    stamp: str = ""
+    """That of the dataset when the run began."""
+    cache_bytes: int | None = None
+    """What each process may hold of the data; None: a quarter of what its machine has."""
+    ahead: bool = False
+    """Whether the windows that come next run in the same process, and are fetched ahead."""
+
+    def open(self) -> Dataset:
+        """The dataset, opened once in a process, and room for its chunks."""
+        set_budget(cache_bytes(None) if self.cache_bytes is None else self.cache_bytes)
+        return open_cached(self.path, self.stamp)
+
+    def load(
+        self,
+        problem: Problem,
+        tiles: npt.NDArray[np.int64],
+        around: tuple[Sequence[int], Sequence[int]],
+    ) -> LoadedTiles:
+        """Load tiles, and begin to fetch the windows that come after those that are used now."""
+        dataset = self.open()
+        loaded = load_tiles(dataset, problem, tiles, again=True)
+        if self.ahead:
+            look_ahead(
+                dataset, problem, *(map(self.plan.window_range, windows) for windows in around)
+            )
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -86,7 +114,7 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
     tiles = plan.kept_tiles(window)
     if not len(tiles):
         return FullGradient(out, intercept_out, 0.0, 0, 0)
-    loaded = load_tiles(open_cached(job.path), problem, tiles, again=True)
+    loaded = job.load(problem, tiles, plan.around(window))
     loss_sum, _ = loaded.batch.full_gradient(
         model=model,
         intercept=intercept,
@@ -118,7 +146,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
     if not len(tiles):
         idle = replace(outset(state), model_sum=model_sum, intercept_sum=intercept_sum)
         return send(job.channel, state, idle, step)
-    loaded = load_tiles(open_cached(job.path), problem, tiles, again=True)
+    loaded = job.load(problem, tiles, plan.around(step.window, step.epoch))
     model, intercept = state.model.copy(), state.intercept.copy()
     velocity, intercept_velocity = None, None
     if state.velocity is not None and state.intercept_velocity is not None:
@@ -200,7 +228,7 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
     sizes: dict[int, int] = {}
     for start in range(0, len(tiles), at_once):
         part = tiles[start : start + at_once]
-        loaded = load_tiles(open_cached(job.path), problem, part, again=True)
+        loaded = job.load(problem, part, plan.around(window))
         rows += loaded.weight
         sizes |= loaded.chunk_bytes
         if loaded.refetcher is not None:
