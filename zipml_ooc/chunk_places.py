@@ -15,7 +15,7 @@ import numpy.typing as npt
 from zipml_codecs.checksum import crc32c
 
 from .cache import ByteCache, Group, Item
-from .errors import DataError
+from .errors import DamagedError, DataError
 from .stores import Range, Store
 
 __all__ = ["ChunkPlace", "ChunkPlaces", "MissingChunkError", "Sharding"]
@@ -222,7 +222,7 @@ class ChunkPlaces:
         if sharding.checked:
             stated = int.from_bytes(data[len(body) :], "little")
             if crc32c(body) != stated:
-                raise DataError(
+                raise DamagedError(
                     f"chunk {self.title(chunk)} of {self._place} cannot be found: the index of "
                     f"shard {key} does not match its checksum, it is truncated or corrupted; "
                     "compress the source again"

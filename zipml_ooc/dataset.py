@@ -21,10 +21,11 @@ from zipml_codecs.weave import place_tiles, plane_ranges, tile_ranges
 
 from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
-from .errors import DataError, UsageError
+from .errors import DamagedError, DataError, UsageError
 from .row_arrays import RowArray
 from .stored_pieces import require_ours
 from .stores import Range, Store, Traffic, open_store
+from .stores.retries import UnavailableError
 
 __all__ = ["Dataset", "open_cached", "open_dataset"]
 
@@ -164,7 +165,7 @@ class Dataset:
                 return encoded
             except ChunkError as error:
                 if not (again and self.store.remote):  # what came need not be what is there
-                    raise DataError(
+                    raise DamagedError(
                         f"chunk {self._places.title(chunk)} of {self.path} cannot be used: "
                         f"{error}; compress the source again"
                     ) from error
@@ -176,11 +177,12 @@ class Dataset:
         try:
             return read(self._places.find(chunk))
         except (FileNotFoundError, MissingChunkError):
-            raise DataError(
+            raise DamagedError(
                 f"chunk {title} of {self.path} is missing: compress the source again"
             ) from None
         except OSError as error:
-            raise DataError(f"chunk {title} of {self.path} cannot be read: {error}") from error
+            kind = DataError if isinstance(error, UnavailableError) else DamagedError
+            raise kind(f"chunk {title} of {self.path} cannot be read: {error}") from error
 
     def _read_whole(self, chunk: int, place: ChunkPlace) -> EncodedChunk:
         part = None if place.length is None else (place.start, place.length)
@@ -220,7 +222,7 @@ class Dataset:
         stored = self._rows("y").read(start, stop)
         target = stored.reshape(stop - start, -1).astype(np.float64)
         if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
-            raise DataError(
+            raise DamagedError(
                 f"targets y of {self.path} are missing between rows {start} and {stop}: "
                 "compress the source again"
             )
@@ -230,7 +232,7 @@ class Dataset:
         """Read the weights of a range of rows of a dataset that has them: (rows,)."""
         weight = self._rows("sample_weight").read(start, stop).astype(np.float64)
         if weight.shape != (stop - start,) or not (np.isfinite(weight) & (weight >= 0)).all():
-            raise DataError(
+            raise DamagedError(
                 f"the weights sample_weight of {self.path} are missing or damaged between rows "
                 f"{start} and {stop}: compress the source again"
             )

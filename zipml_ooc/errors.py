@@ -6,7 +6,7 @@ line turns a `UsageError` into exit code 2 and any other `ZipmlError` into exit 
 
 from __future__ import annotations
 
-__all__ = ["DataError", "UsageError", "ZipmlError"]
+__all__ = ["DamagedError", "DataError", "UsageError", "ZipmlError"]
 
 
 class ZipmlError(Exception):
@@ -19,3 +19,7 @@ class UsageError(ZipmlError):
 
 class DataError(ZipmlError):
     """The data, a stored dataset or a model file cannot be used as it is."""
+
+
+class DamagedError(DataError):
+    """A chunk is missing or is not what was written; a store that fails is another matter."""

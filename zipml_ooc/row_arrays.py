@@ -13,8 +13,9 @@ import numpy.typing as npt
 from zipml_codecs import ChunkError
 
 from .chunk_places import ChunkPlaces, MissingChunkError
-from .errors import DataError
+from .errors import DamagedError, DataError
 from .stores import Store
+from .stores.retries import UnavailableError
 from .value_codec import ValueCodec
 
 __all__ = ["RowArray"]
@@ -72,16 +73,17 @@ class RowArray:
                 place = self._places.find(number)
                 data = self._store.read(place.key, place.ranges(None))
             except (FileNotFoundError, MissingChunkError):
-                raise DataError(f"{title} is missing: compress the source again") from None
+                raise DamagedError(f"{title} is missing: compress the source again") from None
             except OSError as error:
-                raise DataError(f"{title} cannot be read: {error}") from error
+                kind = DataError if isinstance(error, UnavailableError) else DamagedError
+                raise kind(f"{title} cannot be read: {error}") from error
             values = np.empty(self._places.shape, self._dtype)
             try:
                 self._codec.decode(data, values)
                 return values
             except ChunkError as error:
                 if not (again and self._store.remote):  # what came may not be what is there
-                    raise DataError(
+                    raise DamagedError(
                         f"{title} cannot be used: {error}; compress the source again"
                     ) from error
         raise AssertionError("the second try returns or raises")

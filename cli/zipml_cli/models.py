@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from zipml_ooc import Checkpoints
     from zipml_ooc.training import TrainingError
 
+# Damaged chunks that are told one by one.
+_REASONS = 3
+
 
 def train(
     dataset: opt.DatasetPath,
@@ -59,6 +62,7 @@ def train(
     workers: fit.Workers = None,
     scheduler: fit.Scheduler = None,
     memory: fit.Memory = None,
+    on_error: fit.OnErrorName = fit.OnError.RAISE,
     checkpoint: fit.Checkpoint = None,
     checkpoint_every: fit.CheckpointEvery = None,
     checkpoint_keep: fit.CheckpointKeep = None,
@@ -122,6 +126,7 @@ def train(
         validation=validation,
         patience=patience,
         fit_intercept=intercept,
+        on_error=on_error.value,
         model_bits=model_bits,
         gradient_bits=gradient_bits,
         gradient_norm=gradient_norm.value,
@@ -168,6 +173,7 @@ def train(
                 "sampling": record["sampling"],
                 "arithmetic": record["arithmetic"],
                 "solver": record["solver"],
+                "skipped": result.skipped.to_dict(),
                 "l2_path": [asdict(point) for point in result.l2_path],
             }
         )
@@ -190,6 +196,10 @@ def train(
     ]
     if result.epochs and result.epochs[0].refetch_rate is not None:
         facts.append(("refetched", refetched(result.epochs)))
+    if result.skipped.chunks:
+        count, rows = len(result.skipped.chunks), result.skipped.rows
+        facts.append(("skipped", f"{count:,} damaged chunk(s) with {rows:,} rows"))
+        facts.extend(("", reason) for reason in result.skipped.reasons[:_REASONS])
     if result.validation_loss is not None:
         facts.append(("validation", number(result.validation_loss)))
     for point in result.l2_path:

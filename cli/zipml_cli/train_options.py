@@ -82,6 +82,13 @@ class Schedule(StrEnum):
     LINEAR = "linear"
 
 
+class OnError(StrEnum):
+    """What to do about damaged chunks."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+
+
 class GradientNorm(StrEnum):
     """What the codes of what replicas send refer to."""
 
@@ -343,5 +350,13 @@ Memory = Annotated[
         metavar="SIZE",
         help="What encoded chunks may take of the memory, such as 512MB; local workers divide it.",
         show_default="a quarter of it",
+    ),
+]
+OnErrorName = Annotated[
+    OnError,
+    typer.Option(
+        "--on-error",
+        help="Chunks that are missing or damaged: raise ends with an error; skip reads all chunks "
+        "once before the run, and leaves out the rows of these.",
     ),
 ]

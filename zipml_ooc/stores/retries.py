@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .base import Traffic
 
-__all__ = ["Patience", "TruncatedError", "is_transient", "patiently"]
+__all__ = ["Patience", "TruncatedError", "UnavailableError", "is_transient", "patiently"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class TruncatedError(OSError):
     """A store sent less than it was asked for."""
 
 
+class UnavailableError(OSError):
+    """A store went on failing."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to try.
@@ -78,7 +82,7 @@ def patiently(call: Callable[[], T], traffic: Traffic) -> T:
 
     Raises
     ------
-    OSError
+    UnavailableError, TruncatedError
         It went on failing; the message says how often it was tried.
     Exception
         Any error that trying again does not cure, as it is.
@@ -95,7 +99,8 @@ def patiently(call: Callable[[], T], traffic: Traffic) -> T:
             spent = time.monotonic() - began
             if attempt >= patience.attempts or spent + wait > patience.most_seconds:
                 text = str(error).strip().partition("\n")[0].rstrip(".:; ")
-                raise OSError(
+                kind = TruncatedError if isinstance(error, TruncatedError) else UnavailableError
+                raise kind(
                     f"{text or type(error).__name__} ({attempt} attempts in {spent:.1f} s)"
                 ) from error
         traffic.add_retry()

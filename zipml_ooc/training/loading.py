@@ -20,7 +20,7 @@ from .problem import F32, F64, Problem, RowWeights
 from .refetching import NOTHING, Refetcher, Reread, WholePlanes
 from .weights import chunk_weights
 
-__all__ = ["LoadedTiles", "load_tiles", "look_ahead", "set_budget"]
+__all__ = ["LoadedTiles", "check_chunk", "load_tiles", "look_ahead", "set_budget"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,25 @@ def _weights(dataset: Dataset, weights: RowWeights, number: int) -> Item[F32]:
 
 def _owner(dataset: Dataset) -> tuple[str, str]:
     return dataset.store.place, dataset.stamp
+
+
+def check_chunk(dataset: Dataset, problems: Iterable[Problem], number: int) -> None:
+    """Read all that problems need of a chunk and its rows, and keep it if there is room.
+
+    Raises
+    ------
+    DataError
+        It cannot be used.
+    """
+    spec = dataset.spec
+    for problem in problems:
+        _CACHE.get(_chunk(dataset, problem, number))
+        _CACHE.get(_target(dataset, problem, number))
+        if problem.finer:
+            dataset.read_chunk(number)
+    if spec.weight is not None:
+        start = number * spec.chunk_rows
+        dataset.read_weight(start, start + spec.rows_of_chunk(number))
 
 
 def look_ahead(

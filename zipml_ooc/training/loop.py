@@ -17,6 +17,7 @@ from .reading import Reading
 from .results import Progress, TrainResult
 from .run import Run
 from .runner import open_runner
+from .skipping import NOTHING_SKIPPED, find_damaged
 from .weights import row_weights
 
 __all__ = ["train"]
@@ -79,15 +80,23 @@ def train(
         make_problem(opened.spec, replace(options, bits=bits))
         for bits in precisions_of(opened.spec, options.bits)
     ]
-    weights = row_weights(problems[0], opened, options)
-    problems = [replace(problem, weights=weights) for problem in problems]
-    plan = make_plan(opened.spec, options)
     reading = Reading.of(memory, workers=workers, scheduler=scheduler)
-    keeper = course = None
-    if checkpoints is not None:
-        say = notice or logging.getLogger("zipml_ooc").warning
-        keeper = Keeper(checkpoints, opened.spec, options, plan, say)
-        course = keeper.load()
     with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
-        run = Run(opened, options, problems, plan, runner, reading, keeper, course)
+        skipped = NOTHING_SKIPPED
+        if options.on_error == "skip":
+            others = [] if options.full_gradient_bits is None else [options.full_gradient_bits]
+            needed = [
+                make_problem(opened.spec, replace(options, bits=bits))
+                for bits in (*precisions_of(opened.spec, options.bits), *others)
+            ]
+            skipped = find_damaged(opened, needed, runner, reading)
+        weights = row_weights(problems[0], opened, options, skipped.chunks)
+        problems = [replace(problem, weights=weights) for problem in problems]
+        plan = make_plan(opened.spec, options, skipped.tiles(opened.spec))
+        keeper = course = None
+        if checkpoints is not None:
+            say = notice or logging.getLogger("zipml_ooc").warning
+            keeper = Keeper(checkpoints, opened.spec, options, plan, say)
+            course = keeper.load()
+        run = Run(opened, options, problems, plan, runner, reading, keeper, course, skipped)
         return run.solve(progress) if options.solver == "gram" else run.train(progress)

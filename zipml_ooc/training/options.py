@@ -20,6 +20,7 @@ __all__ = [
     "GRADIENT_NORMS",
     "LOSS_CHOICES",
     "MULTICLASS",
+    "ON_ERROR",
     "SAMPLINGS",
     "SCHEDULES",
     "SOLVERS",
@@ -33,6 +34,7 @@ SAMPLINGS = ("auto", "double", "corrected", "naive", "refetch")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
 SOLVERS = ("sgd", "svrg", "gram")
+ON_ERROR = ("raise", "skip")
 GRADIENT_NORMS = ("max", "l2")
 _MODEL_BITS = {8: "int8", 16: "int16", 32: "float"}
 _MAX_L2 = 1e30
@@ -127,6 +129,9 @@ class TrainOptions:
     fit_intercept : bool
         Without it the model passes through the origin of the columns as they are stored: through
         their means if they are standardised.
+    on_error : {"raise", "skip"}
+        What to do about chunks that are missing or damaged: end with an error, or leave out their
+        rows. To skip, all chunks are read once before the run begins.
     seed : int
         Keys the order of the rows, the held-out rows, the splits and the rounding.
     """
@@ -158,6 +163,7 @@ class TrainOptions:
     validation: float = 0.0
     patience: int | None = None
     fit_intercept: bool = True
+    on_error: str = "raise"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -170,6 +176,7 @@ class TrainOptions:
             ("arithmetic", self.arithmetic, ARITHMETICS),
             ("solver", self.solver, SOLVERS),
             ("schedule", self.schedule, SCHEDULES),
+            ("on error", self.on_error, ON_ERROR),
             ("gradient norm", self.gradient_norm, GRADIENT_NORMS),
         ):
             if value not in allowed:

@@ -12,6 +12,7 @@ from .plan import Plan
 from .problem import F64, Problem, resolve_sampling
 from .results import EpochRecord
 from .schedules import Schedule
+from .skipping import NOTHING_SKIPPED, Skipped
 
 __all__ = ["make_model"]
 
@@ -26,6 +27,7 @@ def make_model(
     schedule: Schedule,
     records: Sequence[EpochRecord],
     loss: float,
+    skipped: Skipped = NOTHING_SKIPPED,
 ) -> LinearModel:
     """Fold out the coordinates of training, and write down the run."""
     coef, intercept = problem.to_model(*estimate)
@@ -48,6 +50,8 @@ def make_model(
         "epochs": [{k: v for k, v in asdict(r).items() if k in kept} for r in records],
         "source": dict(spec.source),
     }
+    if skipped.chunks:
+        record["skipped"] = skipped.to_dict()
     if problem.loss == "huber":
         record["huber_delta"] = problem.huber_delta * float(problem.target_std[0])
     return LinearModel(

@@ -73,6 +73,15 @@ class Plan:
     validation_tiles: int
     epochs: int
     seed: int
+    left_out: tuple[tuple[int, int], ...] = ()
+    """Runs of tiles that are not visited: the first of each, and the one after its last."""
+
+    @property
+    def training_tile_count(self) -> int:
+        """Tiles to train on."""
+        return (
+            self.tiles - sum(stop - start for start, stop in self.left_out) - self.validation_tiles
+        )
 
     @property
     def windows(self) -> int:
@@ -105,6 +114,10 @@ class Plan:
 
     def _select(self, window: int, *, held_out: bool) -> npt.NDArray[np.int64]:
         tiles = np.array(self.window_range(window), np.int64)
+        run = self.window_range(window)
+        for start, stop in self.left_out:
+            if start < run.stop and stop > run.start:
+                tiles = tiles[(tiles < start) | (tiles >= stop)]
         if not self.held_out:
             return tiles[:0] if held_out else tiles
         hashes = uniforms(self.seed, Purpose.VALIDATION, 0, tiles)
@@ -151,8 +164,17 @@ def _order(plan: Plan, epoch: int) -> tuple[list[int], dict[int, int]]:
     return order, {window: place for place, window in enumerate(order)}
 
 
-def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:
+def make_plan(
+    spec: DatasetSpec, options: TrainOptions, left_out: tuple[tuple[int, int], ...] = ()
+) -> Plan:
     """Lay out a run.
+
+    Parameters
+    ----------
+    spec : DatasetSpec
+    options : TrainOptions
+    left_out : tuple of (int, int)
+        Runs of tiles that are not visited.
 
     Raises
     ------
@@ -172,8 +194,12 @@ def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:
             f"{wanted} replicas need a tile of {TILE_ROWS} rows each and the dataset has "
             f"{spec.tiles}: use fewer"
         )
-    held_out, count = _validation_threshold(spec.tiles, options)
-    batches = -(-(spec.tiles - count) // options.batch_tiles)
+    usable = np.arange(spec.tiles)
+    for start, stop in left_out:
+        usable[start:stop] = -1
+    usable = usable[usable >= 0]
+    held_out, count = _validation_threshold(usable, options)
+    batches = -(-(len(usable) - count) // options.batch_tiles)
     epochs = options.epochs or min(max(-(-_MINI_BATCHES // batches), _MIN_EPOCHS), _MAX_EPOCHS)
     if options.solver == "gram":
         epochs = 1
@@ -185,6 +211,7 @@ def make_plan(spec: DatasetSpec, options: TrainOptions) -> Plan:
         validation_tiles=count,
         epochs=epochs,
         seed=options.seed,
+        left_out=left_out,
     )
 
 
@@ -192,14 +219,15 @@ def _power_of_two(number: int) -> int:
     return 1 << (number.bit_length() - 1) if number > 0 else 0
 
 
-def _validation_threshold(tiles: int, options: TrainOptions) -> tuple[int, int]:
+def _validation_threshold(usable: npt.NDArray[np.int64], options: TrainOptions) -> tuple[int, int]:
     if options.validation == 0:
         return 0, 0
+    tiles = len(usable)
     count = max(1, round(options.validation * tiles))
     if count >= tiles:
         raise UsageError(
             f"validation {options.validation} of {tiles} tile(s) of {TILE_ROWS} rows leaves "
             "nothing to train on: hold out less"
         )
-    hashes = uniforms(options.seed, Purpose.VALIDATION, 0, np.arange(tiles))
+    hashes = uniforms(options.seed, Purpose.VALIDATION, 0, usable)
     return int(np.partition(hashes, count)[count]), count

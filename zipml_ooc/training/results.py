@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ZipmlError
 from ..model import LinearModel
+from .skipping import NOTHING_SKIPPED, Skipped
 
 __all__ = ["EpochRecord", "PathPoint", "Progress", "TrainResult", "TrainingError"]
 
@@ -70,6 +71,8 @@ class TrainResult:
     seconds : float
     l2_path : tuple of PathPoint
         What each penalty of a ridge path did; empty without one.
+    skipped : Skipped
+        Damaged chunks that were left out.
     """
 
     model: LinearModel
@@ -78,6 +81,7 @@ class TrainResult:
     validation_loss: float | None
     seconds: float
     l2_path: tuple[PathPoint, ...] = ()
+    skipped: Skipped = NOTHING_SKIPPED
 
 
 Progress = Callable[[EpochRecord, int], None]

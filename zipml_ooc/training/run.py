@@ -35,6 +35,7 @@ from .replicas import initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner
 from .schedules import Schedule
+from .skipping import NOTHING_SKIPPED, Skipped
 from .spectrum import shrinkage, step_size
 from .tasks import Anchor, FullGradient, Job, Score
 
@@ -68,13 +69,14 @@ class Run:
         reading: Reading,
         keeper: Keeper | None = None,
         course: Course | None = None,  # to go on from
+        skipped: Skipped = NOTHING_SKIPPED,
     ) -> None:
         self._dataset, self._options, self._keeper = dataset, options, keeper
         self._problems, self._problem = problems, problems[0]
         self._plan, self._passes = plan, Passes(runner, plan)
         self._pace = Pace(None if keeper is None else keeper.seconds)
         self._curves = applies(self._problem, by_row=dataset.spec.quantizer.by_row)
-        self._course = course
+        self._course, self._skipped = course, skipped
         self._began = time.perf_counter() - (0.0 if course is None else course.seconds)
         # Step and shrinkage are not known before the spectrum is.
         batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
@@ -143,6 +145,7 @@ class Run:
         loss = self._mean_loss(final.loss_sum, final.rows)
         return TrainResult(
             model=self._model(estimate, schedule, course.records, loss),
+            skipped=self._skipped,
             epochs=course.records,
             loss=loss,
             validation_loss=course.kept_loss,
@@ -165,6 +168,7 @@ class Run:
         schedule = replace(schedule, shrinkage=found.shrinkage)
         return TrainResult(
             model=self._model(estimate, schedule, records, found.loss),
+            skipped=self._skipped,
             epochs=records,
             loss=found.loss,
             validation_loss=found.validation_loss,
@@ -384,5 +388,5 @@ class Run:
     ) -> LinearModel:
         return make_model(
             self._dataset.spec, self._options, self._plan, self._problem, estimate,
-            schedule=schedule, records=records, loss=loss,
+            schedule=schedule, records=records, loss=loss, skipped=self._skipped,
         )  # fmt: skip

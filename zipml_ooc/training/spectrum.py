@@ -104,8 +104,8 @@ def measure(job: Job, windows: tuple[int, ...], max_tiles: int) -> Spectrum:
     single = replace(problem, outputs=1) if problem.class_codes else problem
     loaded = load_tiles(job.open(), single, np.sort(tiles))
     rows = loaded.batch.rows
-    training = max(rows, (plan.tiles - plan.validation_tiles) * TILE_ROWS)
-    if len(tiles) == plan.tiles - plan.validation_tiles:
+    training = max(rows, plan.training_tile_count * TILE_ROWS)
+    if len(tiles) == plan.training_tile_count:
         training = rows  # the last tile need not be full
     norms = np.empty(rows, np.float32)
     loaded.batch.square_norms(norms)

@@ -6,6 +6,7 @@ means what it means without them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,12 @@ def chunk_weights(dataset: Dataset, weights: RowWeights, number: int) -> F32:
     return out.astype(np.float32)
 
 
-def row_weights(problem: Problem, dataset: Dataset, options: TrainOptions) -> RowWeights | None:
+def row_weights(
+    problem: Problem, dataset: Dataset, options: TrainOptions, left_out: Sequence[int] = ()
+) -> RowWeights | None:
     """Settle how often rows count, in one pass over weights and targets; None: all once.
+
+    Rows of the chunks that are left out do not count.
 
     Raises
     ------
@@ -60,16 +65,16 @@ def row_weights(problem: Problem, dataset: Dataset, options: TrainOptions) -> Ro
         )
     if spec.weight is None and not balanced:
         return None
-    totals = _totals(problem, dataset)
+    totals = _totals(problem, dataset, left_out)
     by_class = None
     if balanced:
         rows = np.maximum(totals.rows, 1)
-        by_class = spec.rows / (len(rows) * rows)
+        by_class = totals.rows.sum() / (len(rows) * rows)
         totals.weight *= by_class
     total = float(totals.weight.sum())
     if total <= 0:
         raise DataError(f"all weights of {dataset.path} are zero: no row counts")
-    unit = spec.rows / total
+    unit = float(totals.rows.sum()) / total
     at_zero = max(1.0, totals.power / total / problem.outputs)
     return RowWeights(
         stored=spec.weight is not None,
@@ -79,11 +84,11 @@ def row_weights(problem: Problem, dataset: Dataset, options: TrainOptions) -> Ro
     )
 
 
-def _totals(problem: Problem, dataset: Dataset) -> _Totals:
+def _totals(problem: Problem, dataset: Dataset, left_out: Sequence[int]) -> _Totals:
     spec = dataset.spec
     classes = len(spec.classes or (None,))
     totals = _Totals(np.zeros(classes), np.zeros(classes))
-    for number in range(spec.chunks):
+    for number in sorted(set(range(spec.chunks)).difference(left_out)):
         start = number * spec.chunk_rows
         stop = start + spec.rows_of_chunk(number)
         target = dataset.read_target(start, stop)
