@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "measure"]
 
-PARTS = ("levels", "convergence", "movement", "channels", "schedules", "refetch")
+PARTS = ("levels", "convergence", "movement", "channels", "schedules", "refetch", "logistic")
 
 
 def measure(part: str, data: Path | None = None, *, quick: bool = False) -> list[Findings]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import options as opt
 from . import train_options as fit
@@ -171,6 +171,7 @@ def train(
                 "step_size": record["step_size"],
                 "shrinkage": record["shrinkage"],
                 "sampling": record["sampling"],
+                "polynomial": record.get("polynomial"),
                 "arithmetic": record["arithmetic"],
                 "solver": record["solver"],
                 "skipped": result.skipped.to_dict(),
@@ -191,6 +192,7 @@ def train(
         ),
         ("step size", "none" if record["solver"] == "gram" else number(record["step_size"])),
         ("shrinkage", number(record["shrinkage"])),
+        *_polynomial(record),
         ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),
         ("loss", number(result.loss)),
     ]
@@ -207,6 +209,18 @@ def train(
         facts.append((f"l2 {point.l2:g}", f"loss {number(point.loss)}, validation {there}"))
     facts.append(("model", "not saved (--out FILE saves it)" if out is None else str(out)))
     print_facts(facts)
+
+
+def _polynomial(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """How near the derivative of the loss the polynomial in its place is."""
+    if "polynomial" not in record:
+        return []
+    found = record["polynomial"]
+    text = f"degree {found['degree']} on margins of +-{number(found['range'])}"
+    text += f", off by at most {number(found['error'])}"
+    if found["rms_error"] is not None:
+        text += f"; rows {number(found['rms_error'])} in the rms, {found['outside']:.1%} outside"
+    return [("polynomial", text)]
 
 
 def evaluate(

@@ -45,6 +45,7 @@ class Sampling(StrEnum):
     CORRECTED = "corrected"
     NAIVE = "naive"
     REFETCH = "refetch"
+    CHEBYSHEV = "chebyshev"
 
 
 class DoubleForm(StrEnum):
@@ -150,9 +151,12 @@ SamplingName = Annotated[
     Sampling,
     typer.Option(
         "--sampling",
-        help="Gradient estimator; auto: double on two samples, corrected on one. naive ignores "
-        "the rounding and is biased. refetch, for --loss hinge and fewer --bits than a weaved "
-        "dataset has: rows whose slope these cannot tell are read again at all bits.",
+        "--gradient",
+        help="Gradient estimator; auto: double on two samples and more, corrected on one. naive "
+        "ignores the rounding and is biased. chebyshev takes a polynomial for the derivative of "
+        "the logistic loss and needs compress --samples 4. refetch, for --loss hinge and fewer "
+        "--bits than a weaved dataset has: rows whose slope these cannot tell are read again at "
+        "all bits.",
     ),
 ]
 DoubleFormName = Annotated[

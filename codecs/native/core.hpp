@@ -120,6 +120,15 @@ struct Finer {
   uint64_t *rows, *slots;  // are counted up: rows that were read again, row slots of the tiles that took
 };
 
+// A polynomial in the place of a loss's derivative by the signed margin u: the sum over j of weights[j]
+// times the elementary symmetric polynomial of degree j of all samples' u inverse_range but one. Where
+// their mean margin lies beyond the range, or a value beyond the bound, the derivative itself is taken.
+struct MarginPolynomial {
+  int samples = 0;  // that a stored code is the sum of, 4 or 8; 0: no polynomial
+  float inverse_range = 0, bound = 0;
+  float weights[8] = {};
+};
+
 struct SgdOptions {
   Loss loss;
   float huber_delta;  // distance from the target at which Huber's loss becomes linear
@@ -139,6 +148,7 @@ struct SgdOptions {
   uint64_t seed;
   uint32_t draw;  // which draw of splits and roundings this is (the epoch)
   const Finer* finer = nullptr;  // where rows of the hinge loss are read that fewer bits leave open
+  MarginPolynomial polynomial{};
 };
 
 // The model at which the gradient over all rows is known (SVRG): a step then takes the difference

@@ -272,10 +272,10 @@ NB_MODULE(_native, m) {
            nb::arg("draw"), nb::arg("l1") = nb::none(), nb::arg("momentum") = 0.0,
            nb::arg("velocity").noconvert() = nb::none(), nb::arg("intercept_velocity").noconvert() = nb::none(),
            nb::arg("anchor") = nb::none(), nb::arg("huber_delta") = 1.345f, nb::arg("fetch") = nb::none(),
-           nb::arg("refetched").noconvert() = nb::none())
+           nb::arg("refetched").noconvert() = nb::none(), nb::arg("polynomial") = nb::none())
       .def("full_gradient", &TileBatch::full_gradient, nb::arg("model"), nb::arg("intercept"), nb::arg("loss"),
            nb::arg("arithmetic"), nb::arg("split"), nb::arg("correction"), nb::arg("variance"),
            nb::arg("batch_tiles"), nb::arg("seed"), nb::arg("draw"), nb::arg("out").noconvert(),
            nb::arg("intercept_out").noconvert(), nb::arg("huber_delta") = 1.345f, nb::arg("fetch") = nb::none(),
-           nb::arg("refetched").noconvert() = nb::none());
+           nb::arg("refetched").noconvert() = nb::none(), nb::arg("polynomial") = nb::none());
 }

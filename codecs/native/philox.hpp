@@ -11,7 +11,7 @@
 namespace zipml {
 
 // What a draw is for: the top byte of the last counter word.
-enum class Purpose : uint32_t { kQuantize = 0, kSplit = 1, kModel = 4, kResidual = 5, kWeave = 7 };
+enum class Purpose : uint32_t { kQuantize = 0, kSplit = 1, kModel = 4, kResidual = 5, kWeave = 7, kSubset = 8 };
 
 struct PhiloxKey {
   uint32_t k0, k1;

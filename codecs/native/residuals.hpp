@@ -60,6 +60,29 @@ class Residuals {
     }
   }
 
+  // Targets of output k, and how often each row counts: never where there is none.
+  ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float counts[64]) const {
+    const float* target = tile.chunk->target + tile.row * (o_.class_codes ? 1 : outputs_);
+    if (outputs_ == 1 && tile.rows == kTileRows) {
+      std::memcpy(out, target, kTileRows * sizeof(float));
+      for (size_t r = 0; r < kTileRows; ++r) counts[r] = 1.0f;
+    } else if (o_.class_codes) {
+      present(tile.rows, counts);
+      const float own = static_cast<float>(k);
+      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows && target[r] == own ? 1.0f : 0.0f;
+    } else {
+      present(tile.rows, counts);
+      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows ? target[r * outputs_ + k] : 0.0f;
+    }
+    weigh(tile, counts);
+  }
+
+  // Turns residuals into what codes are multiplied by.
+  ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
+    if (!tile.chunk->row_scale) return;
+    for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
+  }
+
  private:
   void begin_output(const float* w, OutputSums& s) const {
     s = OutputSums{};
@@ -79,22 +102,6 @@ class Residuals {
   }
 
  public:
-  // Targets of output k, and how often each row counts: never where there is none.
-  ZIPML_INLINE void targets(const TileView& tile, size_t k, float out[64], float counts[64]) const {
-    const float* target = tile.chunk->target + tile.row * (o_.class_codes ? 1 : outputs_);
-    if (outputs_ == 1 && tile.rows == kTileRows) {
-      std::memcpy(out, target, kTileRows * sizeof(float));
-      for (size_t r = 0; r < kTileRows; ++r) counts[r] = 1.0f;
-    } else if (o_.class_codes) {
-      present(tile.rows, counts);
-      const float own = static_cast<float>(k);
-      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows && target[r] == own ? 1.0f : 0.0f;
-    } else {
-      present(tile.rows, counts);
-      for (size_t r = 0; r < kTileRows; ++r) out[r] = r < tile.rows ? target[r * outputs_ + k] : 0.0f;
-    }
-    weigh(tile, counts);
-  }
   static ZIPML_INLINE void present(size_t rows, float counts[64]) {
     for (size_t r = 0; r < kTileRows; ++r) counts[r] = r < rows ? 1.0f : 0.0f;
   }
@@ -135,12 +142,6 @@ class Residuals {
       store(first + r, one);
       store(second + r, load<F16>(mean + r) + load<F16>(mean + r) - one);
     }
-  }
-
-  // Turns residuals into what codes are multiplied by.
-  ZIPML_INLINE void scale_rows(const TileView& tile, float* residuals) const {
-    if (!tile.chunk->row_scale) return;
-    for (size_t r = 0; r < tile.rows; ++r) residuals[r] *= tile.scale(r);
   }
 
   template <Loss L>

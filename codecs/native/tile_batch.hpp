@@ -126,6 +126,8 @@ class TileBatch {
   // Takes a list of tiles, each a chunk and its number there, whose planes are to be put into their buffers.
   using Fetch = nb::callable;
 
+  // Weights, range and bound of a polynomial in the place of the loss's derivative.
+  using Polynomial = std::tuple<Vec<float>, float, float>;
   using Anchor = std::tuple<DenseMat<float>, Vec<float>, DenseMat<float>, Vec<float>>;
 
   nb::tuple sgd(MutDenseMat<float> model, MutVec<float> intercept, MutDenseMat<double> model_sum,
@@ -136,7 +138,7 @@ class TileBatch {
                 uint32_t draw, std::optional<Vec<float>> l1, double momentum,
                 std::optional<MutDenseMat<float>> velocity, std::optional<MutVec<float>> intercept_velocity,
                 std::optional<Anchor> anchor, float huber_delta, std::optional<Fetch> fetch,
-                std::optional<MutVec<uint64_t>> refetched) const {
+                std::optional<MutVec<uint64_t>> refetched, const std::optional<Polynomial>& polynomial) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(model_sum.shape(0), model_sum.shape(1), intercept_sum.shape(0));
     require(l2.shape(0) == affine_.columns && (!l1 || l1->shape(0) == affine_.columns),
@@ -147,6 +149,8 @@ class TileBatch {
     require(momentum == 0 || (velocity && intercept_velocity), "momentum needs velocities");
     SgdOptions options =
         sgd_options(loss, huber_delta, arithmetic, split, correction, variance, batch_tiles, seed, draw);
+    if (polynomial) set_polynomial(*polynomial, options);
+    require(!anchor || !polynomial, "an anchor does not go with a polynomial");
     options.l2 = l2.data();
     options.l1 = l1 ? l1->data() : nullptr;
     options.momentum = momentum;
@@ -179,12 +183,14 @@ class TileBatch {
                           const std::string& arithmetic, bool split, double correction, Vec<float> variance,
                           size_t batch_tiles, uint64_t seed, uint32_t draw, MutDenseMat<double> out,
                           MutVec<double> intercept_out, float huber_delta, std::optional<Fetch> fetch,
-                          std::optional<MutVec<uint64_t>> refetched) const {
+                          std::optional<MutVec<uint64_t>> refetched,
+                          const std::optional<Polynomial>& polynomial) const {
     require_model(model.shape(0), model.shape(1), intercept.shape(0));
     require_model(out.shape(0), out.shape(1), intercept_out.shape(0));
     SgdOptions options =
         sgd_options(loss, huber_delta, arithmetic, split, correction, variance, batch_tiles, seed, draw);
     const std::vector<float> none(affine_.columns, 0.0f);
+    if (polynomial) set_polynomial(*polynomial, options);
     options.l2 = none.data();
     options.batch_rows = 1;
     options.average_from = std::numeric_limits<size_t>::max();
@@ -249,6 +255,22 @@ class TileBatch {
     nb::list missing;
     for (size_t i = 0; i < count; ++i) missing.append(nb::make_tuple(tiles[i].chunk, tiles[i].tile));
     (*static_cast<Fetch*>(context))(missing);
+  }
+
+  void set_polynomial(const Polynomial& given, SgdOptions& options) const {
+    const auto& [weights, range, bound] = given;
+    const size_t samples = weights.shape(0);
+    require(samples == 4 || samples == 8, "a polynomial has a weight for each of four or eight samples");
+    require(affine_.stored_bits <= 8 && (samples == 8 ? 8 : 4) <= (1 << (affine_.stored_bits - 1)) && !affine_.woven,
+            "the stored codes are no sums of so many samples");
+    require(range > 0 && bound > 0, "range and bound of a polynomial must be above 0");
+    require(options.loss == Loss::kLogistic, "a polynomial goes with the logistic loss");
+    require(options.arithmetic == Arithmetic::kFloat && !options.split && options.correction == 0,
+            "a polynomial goes with float arithmetic, without split and correction");
+    options.polynomial.samples = static_cast<int>(samples);
+    options.polynomial.inverse_range = 1.0f / range;
+    options.polynomial.bound = bound;
+    for (size_t j = 0; j < samples; ++j) options.polynomial.weights[j] = weights.data()[j];
   }
 
   SgdResult run(const SgdOptions& options, const SgdState& state) const {

@@ -4,6 +4,7 @@
 // each tile, then residuals of the group, then its gradient, while the packed bytes are near. Sums
 // run over fixed lanes in a fixed order, so that every instruction set gives the same bits.
 #include "native.hpp"
+#include "polynomial.hpp"
 #include "products.hpp"
 #include "refetch.hpp"
 #include "update.hpp"
@@ -198,7 +199,8 @@ class Batches {
   const uint8_t* ahead_[kGroupTiles] = {};
 };
 
-SgdResult run_all(Batches& batch, const TileRef* tiles, size_t count, size_t d, const SgdOptions& o,
+template <class Batch>
+SgdResult run_all(Batch& batch, const TileRef* tiles, size_t count, size_t d, const SgdOptions& o,
                   SgdState state) {
   const size_t batch_tiles = least(o.batch_tiles, greatest<size_t>(count, 1));
   const size_t batches = (count + batch_tiles - 1) / batch_tiles;
@@ -220,6 +222,10 @@ SgdResult run_all(Batches& batch, const TileRef* tiles, size_t count, size_t d, 
 
 SgdResult sgd(const ChunkView* chunks, const TileRef* tiles, size_t count, Affine affine,
               const SgdOptions& o, SgdState state) {
+  if (o.polynomial.samples) {
+    PolynomialBatches batch(chunks, affine, o, state);
+    return run_all(batch, tiles, count, affine.columns, o, state);
+  }
   if (o.finer) {
     Refetch again(affine, o, state.outputs);
     Batches batch(chunks, affine, o, state, nullptr, &again);

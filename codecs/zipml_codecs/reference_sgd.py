@@ -8,7 +8,7 @@ bits of its own single precision decide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .rng import Purpose, rounding_draws, split_mask
 __all__ = [
     "ReferenceOptions",
     "ReferenceTile",
+    "Sums",
     "affine_values",
     "full_gradient",
     "gradient",
@@ -28,8 +29,11 @@ __all__ = [
     "largest_number",
     "margins",
     "rounded",
+    "scales",
     "sgd",
     "square_norms",
+    "targets",
+    "unscaled",
 ]
 
 GROUP_TILES, GROUP_BYTES = 4, 256 << 10
@@ -224,7 +228,7 @@ def _groups(o: ReferenceOptions, batch: Sequence[ReferenceTile]) -> list[list[Re
     return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
 
 
-def _targets(o: ReferenceOptions, target: F64, outputs: int) -> F64:
+def targets(o: ReferenceOptions, target: F64, outputs: int) -> F64:
     """Targets of each output: class codes become 1 for the class's output and 0 for the others."""
     if target.shape[1] == outputs or o.loss == "softmax":
         return target
@@ -245,8 +249,8 @@ def _first_codes(tile: ReferenceTile, o: ReferenceOptions) -> npt.NDArray[np.int
 
 
 @dataclass
-class _Sums:
-    """What a group of tiles adds to a mini-batch."""
+class Sums:
+    """What some tiles add to a mini-batch."""
 
     gradient: F64  # outputs x columns
     residual: F64  # of each output
@@ -256,17 +260,17 @@ class _Sums:
 
 def _group_sums(
     tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, seen: F64, intercept: F64
-) -> _Sums:
+) -> Sums:
     """Sums over a group; `seen` is the model that the codes meet."""
     loss = ReferenceLoss(o.loss, o.huber_delta)
     noise = (o.variance * model) @ model.T
     taken = o.correction * series_part(o.loss, noise)[:, None] * noise
     firsts, seconds, values, samples = [], [], [], []
-    total = _Sums(np.zeros_like(model), np.zeros_like(intercept), np.zeros_like(noise), 0.0)
+    total = Sums(np.zeros_like(model), np.zeros_like(intercept), np.zeros_like(noise), 0.0)
     for tile in tiles:
         mean = affine_values(tile, tile.codes, o)
         at_mean = mean @ seen.T + intercept
-        target = _targets(o, tile.target, len(intercept))
+        target = targets(o, tile.target, len(intercept))
         weight = np.ones(len(target)) if tile.weight is None else tile.weight
         lost, curvature = loss.value_and_curvature(at_mean, target, weight)
         total.loss += lost
@@ -299,7 +303,7 @@ def _group_sums(
 
 def _mini_batch(
     batch: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, intercept: F64
-) -> _Sums:
+) -> Sums:
     """Sums over a mini-batch, rounding bias removed from the gradient and from the loss."""
     seen = _seen_model(o, model, batch[0].number)
     parts = [_group_sums(group, o, model, seen, intercept) for group in _groups(o, batch)]
@@ -308,12 +312,15 @@ def _mini_batch(
     correction = o.correction * series_part(o.loss, noise)
     ridge = 1.0 - correction if o.split else -correction
     slope = np.sum([p.gradient for p in parts], axis=0)
-    return _Sums(
+    return Sums(
         slope + ridge[:, None] * (curvature @ model) * o.variance,
         np.sum([p.residual for p in parts], axis=0),
         curvature,
         sum(p.loss for p in parts) - 0.5 * float((curvature * noise).sum()),
     )
+
+
+MiniBatch = Callable[[Sequence[ReferenceTile], ReferenceOptions, F64, F64], Sums]
 
 
 def full_gradient(
@@ -336,7 +343,12 @@ def proximal(model: F64, l1: F64 | float, l2: F64, strength: float) -> F64:
 
 
 def sgd(
-    tiles: Sequence[ReferenceTile], o: ReferenceOptions, model: F64, intercept: F64
+    tiles: Sequence[ReferenceTile],
+    o: ReferenceOptions,
+    model: F64,
+    intercept: F64,
+    *,
+    mini_batch: MiniBatch = _mini_batch,
 ) -> tuple[F64, F64, F64, F64, float]:
     """Run over the tiles in order; return model, intercept, their sums, and the loss sum."""
     model, intercept = model.copy(), intercept.copy()
@@ -346,13 +358,13 @@ def sgd(
     starts = range(0, len(tiles), o.batch_tiles)
     for number, start in enumerate(starts):
         batch = tiles[start : start + o.batch_tiles]
-        sums = _mini_batch(batch, o, model, intercept)
+        sums = mini_batch(batch, o, model, intercept)
         loss_sum += sums.loss
         full = sum(len(tile.codes) for tile in batch) / o.batch_rows
         slope, residual = sums.gradient / o.batch_rows, sums.residual / o.batch_rows
         if o.anchor is not None:
             at, at_intercept, mean, mean_residual = o.anchor
-            there = _mini_batch(batch, o, at, at_intercept)
+            there = mini_batch(batch, o, at, at_intercept)
             slope = slope - there.gradient / o.batch_rows + full * mean
             residual = residual - there.residual / o.batch_rows + full * mean_residual
         velocity = o.momentum * velocity + (1.0 - o.momentum) * slope

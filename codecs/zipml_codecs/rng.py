@@ -41,6 +41,7 @@ class Purpose(enum.IntEnum):
     RESIDUAL = 5
     CHANNEL = 6
     WEAVE = 7
+    SUBSET = 8
 
 
 def philox(seed: int, counter: npt.ArrayLike) -> npt.NDArray[np.uint32]:

@@ -67,10 +67,12 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         "weaved": compressed(numbers, folder / "w", bits=8, samples=1, layout="weaved"),
         "classes": compressed(classes, folder / "c", bits=3, samples=1),
         "weaved classes": compressed(classes, folder / "v", bits=8, layout="weaved"),
+        "many samples": compressed(classes, folder / "m", bits=2, samples=4),
     }
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "polynomial": ("many samples", {"sampling": "chebyshev", "epochs": 3}),
     "momentum": ("numbers", {"momentum": 0.5, "arithmetic": "int8"}),
     "channel": ("numbers", {"gradient_bits": 4, "double_form": "split"}),
     "svrg": ("weaved", {"solver": "svrg", "bits": 2, "full_gradient_bits": 8}),

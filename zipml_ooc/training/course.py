@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from .divergence import Seen, Weakest
 from .plan import Plan
+from .polynomial import Polynomial
 from .problem import F32, F64
 from .refetching import Reread
 from .replicas import State
@@ -58,6 +59,8 @@ class Course:
         That of the epoch in progress, for ``svrg``.
     variance : (columns,) float32 or None
         Rounding variances weighted by the curvature at a model, where that is done.
+    polynomial : Polynomial or None
+        That of polynomial gradients, chosen at a model.
     stage : int
         Number of the precision that is live.
     stage_best : float
@@ -84,6 +87,7 @@ class Course:
     rounds: int | None = None
     anchor: Anchor | None = None
     variance: F32 | None = None
+    polynomial: Polynomial | None = None
     stage: int = 0
     stage_best: float = math.inf
     records: tuple[EpochRecord, ...] = ()
@@ -120,6 +124,7 @@ class Course:
             "state": State(**(tree["state"] | {"reread": Reread(**tree["state"]["reread"])})),
             "seen": Seen(**seen),
             "anchor": None if tree["anchor"] is None else Anchor(**tree["anchor"]),
+            "polynomial": _polynomial(tree["polynomial"]),
             "records": tuple(EpochRecord(**record) for record in tree["records"]),
             "kept": None if tree["kept"] is None else tuple(tree["kept"]),
         }
@@ -129,6 +134,12 @@ class Course:
 def _setting(tree: dict[str, Any]) -> Setting:
     weak = None if tree["weak"] is None else Weakest(**tree["weak"])
     return Setting(Schedule(**tree["schedule"]), weak)
+
+
+def _polynomial(tree: dict[str, Any] | None) -> Polynomial | None:
+    if tree is None:
+        return None
+    return Polynomial(**(tree | {"coefficients": tuple(tree["coefficients"])}))
 
 
 def _plain(value: Any) -> Any:

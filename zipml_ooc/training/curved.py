@@ -16,10 +16,11 @@ from zipml_codecs import TILE_ROWS
 
 from ..losses import row_losses
 from .loading import load_tiles
+from .plan import Plan
 from .problem import F32, F64, Problem
 from .tasks import Job
 
-__all__ = ["applies", "code_variances", "curved_variance"]
+__all__ = ["applies", "code_variances", "curved_variance", "sampled_tiles"]
 
 _VALUES, _LEAST_ROWS, _MOST_ROWS = 1 << 23, 4096, 1 << 16
 _MOST_WINDOWS = 8
@@ -84,6 +85,14 @@ def _weights(problem: Problem) -> Problem:
     return replace(problem, tables=table, slope=one, offset=zero, centre=zero)
 
 
+def sampled_tiles(plan: Plan, columns: int) -> npt.NDArray[np.int64]:
+    """Choose training tiles that stand for all of them, whatever the chunks."""
+    windows = sorted(plan.window_order(-1 & 0x7FFFFFFF)[:_MOST_WINDOWS])
+    rows = min(max(_VALUES // columns, _LEAST_ROWS), _MOST_ROWS)
+    most = max(1, rows // (TILE_ROWS * len(windows)))
+    return np.sort(np.concatenate([plan.training_tiles(w, 0)[:most] for w in windows]))
+
+
 def curved_variance(job: Job, base: Problem, model: F64, intercept: F64) -> F32:
     """Rounding variance of each column, its rows weighted by the curvature of their loss.
 
@@ -95,11 +104,7 @@ def curved_variance(job: Job, base: Problem, model: F64, intercept: F64) -> F32:
     model, intercept
         Where the curvature is taken.
     """
-    plan = job.plan
-    windows = sorted(plan.window_order(-1 & 0x7FFFFFFF)[:_MOST_WINDOWS])
-    rows = min(max(_VALUES // base.columns, _LEAST_ROWS), _MOST_ROWS)
-    most = max(1, rows // (TILE_ROWS * len(windows)))
-    tiles = np.sort(np.concatenate([plan.training_tiles(w, 0)[:most] for w in windows]))
+    tiles = sampled_tiles(job.plan, base.columns)
     if not len(tiles):
         return base.variance
     dataset = job.open()

@@ -30,7 +30,7 @@ __all__ = [
 LOSS_CHOICES = ("auto", *LOSSES)
 MULTICLASS = ("auto", "ovr", "softmax")
 CLASS_WEIGHTS = ("none", "balanced")
-SAMPLINGS = ("auto", "double", "corrected", "naive", "refetch")
+SAMPLINGS = ("auto", "double", "corrected", "naive", "chebyshev", "refetch")
 DOUBLE_FORMS = ("mean", "split")
 ARITHMETICS = ("auto", "float", "int16", "int8")
 SOLVERS = ("sgd", "svrg", "gram")
@@ -65,12 +65,13 @@ class TrainOptions:
     l1 : float
         Strength of the penalty ``l1 * |coef|``, summed over the same coefficients: coefficients
         that it holds at zero are exactly zero. With `l2` it is the elastic net.
-    sampling : {"auto", "double", "corrected", "naive", "refetch"}
+    sampling : {"auto", "double", "corrected", "naive", "chebyshev", "refetch"}
         Gradient estimator. ``double`` (ZipML, section 2.2) needs two samples; ``corrected`` takes
         the known rounding variance out of a single sample's gradient; ``naive`` does not and is
-        biased like a ridge penalty. ``auto``: ``double`` on two samples, ``corrected`` on one.
-        ``refetch``, for the hinge loss and the weaved layout: rows whose slope cannot be told from
-        `bits` are read again at all bits.
+        biased like a ridge penalty. ``auto``: ``double`` on two samples and more, ``corrected`` on
+        one. ``chebyshev`` (ZipML, section 4), for the logistic loss, takes a polynomial for its
+        derivative and needs four or eight samples. ``refetch``, for the hinge loss and the weaved
+        layout: rows whose slope cannot be told from `bits` are read again at all bits.
     double_form : {"mean", "split"}
         ``split`` draws the two samples apart again and is the paper's estimator; ``mean`` takes
         their mean and subtracts the rounding variance: same expectation, less noise, less work.
@@ -225,6 +226,17 @@ class TrainOptions:
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 up to, not with, 1")
 
     def _check_solver(self) -> None:
+        if self.sampling == "chebyshev":
+            if self.solver != "sgd":
+                raise UsageError(
+                    f"polynomial gradients are taken in steps of sgd, not by {self.solver}: leave "
+                    "out --solver, or use --gradient double"
+                )
+            if self.arithmetic in ("int16", "int8"):
+                raise UsageError(
+                    f"polynomial gradients and {self.arithmetic} arithmetic do not go together: "
+                    "use --arithmetic float"
+                )
         if self.solver == "svrg" and self.arithmetic in ("int16", "int8"):
             raise UsageError(
                 f"solver svrg and {self.arithmetic} arithmetic do not go together: the rounding "

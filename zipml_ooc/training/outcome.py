@@ -9,6 +9,7 @@ from ..dataset_spec import DatasetSpec
 from ..model import LinearModel
 from .options import TrainOptions
 from .plan import Plan
+from .polynomial import Polynomial
 from .problem import F64, Problem, resolve_sampling
 from .results import EpochRecord
 from .schedules import Schedule
@@ -28,6 +29,7 @@ def make_model(
     records: Sequence[EpochRecord],
     loss: float,
     skipped: Skipped = NOTHING_SKIPPED,
+    polynomial: Polynomial | None = None,
 ) -> LinearModel:
     """Fold out the coordinates of training, and write down the run."""
     coef, intercept = problem.to_model(*estimate)
@@ -52,6 +54,8 @@ def make_model(
     }
     if skipped.chunks:
         record["skipped"] = skipped.to_dict()
+    if polynomial is not None:
+        record["polynomial"] = polynomial.to_dict()
     if problem.loss == "huber":
         record["huber_delta"] = problem.huber_delta * float(problem.target_std[0])
     return LinearModel(

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from .curved import curved_variance
 from .plan import Plan, Step
+from .polynomial import Polynomial
+from .polynomial_choice import polynomial_at
 from .problem import F32, F64, Problem
 from .replicas import State, merge, outset
 from .runner import Runner
@@ -53,6 +55,13 @@ class Passes:
         from dask import delayed
 
         task = delayed(curved_variance)(delayed(job, traverse=False), problem, *estimate)
+        return self.runner.compute(task)  # type: ignore[no-any-return]
+
+    def polynomial(self, job: Job, problem: Problem, estimate: tuple[F64, F64]) -> Polynomial:
+        """The polynomial that suits the margins of a model."""
+        from dask import delayed
+
+        task = delayed(polynomial_at)(delayed(job, traverse=False), problem, *estimate)
         return self.runner.compute(task)  # type: ignore[no-any-return]
 
     def rounds(

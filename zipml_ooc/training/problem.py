@@ -20,6 +20,7 @@ from ..dataset_spec import DatasetSpec
 from ..errors import UsageError
 from ..losses import LOSSES
 from .options import TrainOptions
+from .polynomial import Polynomial, first_polynomial
 from .refetching import REFETCH, require_refetching
 
 __all__ = ["Problem", "RowWeights", "make_problem"]
@@ -72,8 +73,9 @@ class Problem:
         In scaled coordinates, as all below.
     class_codes : bool
         Whether targets are class codes, one a row, and outputs are the classes.
-    estimator : {"mean", "split"}
-        How a stored code enters the gradient: as it is (the mean of its samples), or split.
+    estimator : {"mean", "split", "polynomial"}
+        How a stored code enters the gradient: as it is (the mean of its samples), or as the samples
+        drawn apart again.
     corrected : bool
         Whether the rounding variance is taken out of the gradient.
     arithmetic : {"float", "int16", "int8"}
@@ -90,6 +92,8 @@ class Problem:
         As `l2`, of the absolute values.
     weights : RowWeights or None
         None where every row counts once.
+    polynomial : Polynomial or None
+        That of the estimator, as it is before there is a model to choose it by.
     samples : int
         That a stored code is the sum of.
     precision : int
@@ -124,6 +128,7 @@ class Problem:
     woven: int = 0
     finer: int = 0
     weights: RowWeights | None = None
+    polynomial: Polynomial | None = None
 
     @property
     def columns(self) -> int:
@@ -201,13 +206,41 @@ def resolve_sampling(spec: DatasetSpec, options: TrainOptions) -> str:
             f"the split form draws two samples apart and the dataset holds {samples}: use "
             "--double-form mean"
         )
+    if sampling == "chebyshev":
+        _check_polynomial(spec, options)
     return sampling
+
+
+def _check_polynomial(spec: DatasetSpec, options: TrainOptions) -> None:
+    """Say what a polynomial gradient lacks."""
+    loss, samples = resolve_loss(spec, options), spec.quantizer.samples
+    if loss == "softmax":
+        raise UsageError(
+            "polynomial gradients take one class against the rest: use --multiclass ovr with "
+            "--gradient chebyshev"
+        )
+    if loss in ("squared", "ls-svm"):
+        raise UsageError(
+            f"the gradient of the {loss} loss is a polynomial of degree 1, for which double "
+            "sampling is exact: use --gradient double"
+        )
+    if loss != "logistic":
+        raise UsageError(
+            f"polynomial gradients are those of the logistic loss, not of {loss}: use --loss "
+            "logistic, or --gradient double"
+        )
+    if samples <= 2:
+        raise UsageError(
+            "polynomial gradients need four samples or eight, for degree 3 or 7, and the dataset "
+            f"holds {samples}: compress with --samples 4, or use --gradient double"
+        )
 
 
 def resolve_arithmetic(columns: int, options: TrainOptions) -> str:
     """Choose what the codes are multiplied by, and check that integers hold the sums."""
     if options.arithmetic == "auto":
-        if options.solver == "svrg":  # rounding would put back the variance that it removes
+        # With svrg rounding would put back the variance that it removes.
+        if options.solver == "svrg" or options.sampling == "chebyshev":
             return "float"
         return "int16" if columns in _INTEGER_COLUMNS else "float"
     most = _INTEGER_COLUMNS[-1]
@@ -262,8 +295,10 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         loss=loss,
         huber_delta=options.huber_delta,
         class_codes=spec.classes is not None and outputs > 1,
-        estimator="split" if sampling == "double" and options.double_form == "split" else "mean",
-        corrected=sampling != "naive" and LOSSES[loss].corrected and not uncorrected,
+        estimator=_estimator(sampling, options),
+        corrected=sampling in ("double", "corrected")
+        and LOSSES[loss].corrected
+        and not uncorrected,
         arithmetic=resolve_arithmetic(len(mean), options),
         outputs=outputs,
         stored_bits=q.stored_bits,
@@ -284,4 +319,11 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         precision=q.bits,
         woven=q.samples if q.weaved else 0,
         finer=finer,
+        polynomial=first_polynomial(q.samples) if sampling == "chebyshev" else None,
     )
+
+
+def _estimator(sampling: str, options: TrainOptions) -> str:
+    if sampling == "chebyshev":
+        return "polynomial"
+    return "split" if sampling == "double" and options.double_form == "split" else "mean"

@@ -212,6 +212,8 @@ class Run:
         self._problem = problem = self._problems[course.stage]
         if course.variance is not None:
             problem = replace(problem, variance=course.variance)
+        if course.polynomial is not None:
+            problem = replace(problem, polynomial=course.polynomial)
         self._job = replace(self._job, problem=problem, schedule=course.setting.schedule)
         self._course = course
         if self._keeper is not None:
@@ -289,12 +291,16 @@ class Run:
         """Look at the epoch: a reason to stop, or its record and what to keep."""
         course, plan = self._here, self._plan
         state, epoch, variance = course.state, course.epoch, course.variance
+        polynomial = course.polynomial
         last = epoch == plan.epochs - 1
         watch = self._watch(course)
         estimate = state.estimate()
         if self._curves:  # rounding variances weighted by the curvature of the loss at this model
             variance = self._passes.curved_variance(self._job, self._problem, estimate)
             self._job = replace(self._job, problem=replace(self._problem, variance=variance))
+        if self._problem.polynomial is not None:  # as the margins of this model ask for
+            polynomial = self._passes.polynomial(self._job, self._problem, estimate)
+            self._job = replace(self._job, problem=replace(self._problem, polynomial=polynomial))
         read, validation = state.bytes_read, None
         reason = watch.leaving(state, part=(epoch + 0.5) / plan.epochs, last=last)
         if reason is None and plan.held_out:
@@ -329,6 +335,7 @@ class Run:
             rounds=None,
             anchor=None,
             variance=variance,
+            polynomial=polynomial,
             records=(*course.records, record),
             seconds=seconds,
             epoch_seconds=seconds,
@@ -389,4 +396,5 @@ class Run:
         return make_model(
             self._dataset.spec, self._options, self._plan, self._problem, estimate,
             schedule=schedule, records=records, loss=loss, skipped=self._skipped,
+            polynomial=None if self._course is None else self._course.polynomial,
         )  # fmt: skip

@@ -129,10 +129,15 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
         out=out,
         intercept_out=intercept_out,
         huber_delta=problem.huber_delta,
+        polynomial=_polynomial(problem),
         **loaded.fetching,
     )
     read = loaded.bytes_read + loaded.reread.bytes
     return FullGradient(out, intercept_out, loss_sum, loaded.weight, read)
+
+
+def _polynomial(problem: Problem) -> tuple[F32, float, float] | None:
+    return None if problem.polynomial is None else problem.polynomial.for_kernel(problem.samples)
 
 
 def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
@@ -182,6 +187,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         velocity=velocity,
         intercept_velocity=intercept_velocity,
         anchor=reference,
+        polynomial=_polynomial(problem),
         **loaded.fetching,
     )
     end = State(

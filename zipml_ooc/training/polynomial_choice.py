@@ -1,0 +1,33 @@
+"""The polynomial that suits a model: what `polynomial` chooses by, read from the tiles.
+
+Which tiles are looked at depends on the dataset and the options alone, and so does the choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .curved import sampled_tiles
+from .loading import load_tiles
+from .polynomial import Polynomial, choose, first_polynomial
+from .problem import F64, Problem
+from .tasks import Job
+
+__all__ = ["polynomial_at"]
+
+
+def polynomial_at(job: Job, problem: Problem, model: F64, intercept: F64) -> Polynomial:
+    """Choose by the margins of some training rows; all outputs together."""
+    tiles = sampled_tiles(job.plan, problem.columns)
+    if not len(tiles):
+        return first_polynomial(problem.samples)
+    loaded = load_tiles(job.open(), problem, tiles)
+    margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
+    target = loaded.ordered_targets()
+    if target.shape[1] != problem.outputs:  # class codes
+        target = np.asarray(target == np.arange(problem.outputs), np.float32)
+    signed = np.where(target > 0.5, margin, -margin).astype(np.float64)
+    weight = np.repeat(loaded.ordered_weights(), problem.outputs)
+    # A single sample has as many times the variance of the mean as there are samples.
+    noise = problem.samples * (np.square(model) @ problem.variance.astype(np.float64)).mean()
+    return choose(signed.ravel(), weight, samples=problem.samples, noise=float(noise))
