@@ -66,8 +66,8 @@ def measure(data: Path | None, quick: bool) -> list[Findings]:
     """Every gradient on every copy of every table."""
     seeds, rows = (1, 4000) if quick else (3, 20_000)
     findings = Findings(
-        "Logistic loss: objective over the optimum, less 1 [%], and test accuracy over it [points]",
-        f"Equally spaced levels, float arithmetic, medians of {seeds} seeds; of one sample, double\n"
+        "Logistic loss: loss over the optimum, less 1 [%], and test accuracy over its [points]",
+        f"Equal spacing, float arithmetic, medians of {seeds} seeds; of one sample, double\n"
         "is the corrected one; chebyshev needs four",
         {
             "table": "",

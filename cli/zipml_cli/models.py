@@ -171,12 +171,12 @@ def train(
                 "step_size": record["step_size"],
                 "shrinkage": record["shrinkage"],
                 "sampling": record["sampling"],
-                "polynomial": record.get("polynomial"),
                 "arithmetic": record["arithmetic"],
                 "solver": record["solver"],
                 "skipped": result.skipped.to_dict(),
                 "l2_path": [asdict(point) for point in result.l2_path],
             }
+            | {key: record[key] for key in ("polynomial",) if key in record}
         )
         return
     facts = [

@@ -18,8 +18,8 @@ from .reference_sgd import (
     _groups,
     _seen_model,
     _seen_residuals,
-    _targets,
     affine_values,
+    targets,
 )
 
 __all__ = ["Refetched", "WovenTile", "middles", "mini_batch", "reach"]
@@ -75,7 +75,7 @@ def mini_batch(
         coarse, fine, fine_tiles = [], [], []
         for few in group:
             tile = by_number[few.number]
-            sign = np.where(_targets(o, few.target, len(intercept)) > 0.5, 1.0, -1.0)
+            sign = np.where(targets(o, few.target, len(intercept)) > 0.5, 1.0, -1.0)
             weight = np.ones(len(sign)) if few.weight is None else few.weight
             gap = 1.0 - sign * (middles(tile.base, o) @ seen.T + intercept)
             left = ~(np.abs(gap) > reach(o, seen)) & (weight > 0)[:, None]

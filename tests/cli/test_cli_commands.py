@@ -424,3 +424,15 @@ def test_executors_shows_the_live_instruction_set(zipml):
     found = strict(zipml("executors", "--json").must_succeed().out)["executors"]
     assert [e["name"] for e in found] == ["native"]
     assert found[0]["simd_levels"] == levels and levels[-1] == "scalar"
+
+
+def test_a_polynomial_gradient_tells_how_near_it_is(zipml, samples, tmp_path):
+    zipml(
+        "compress", samples.labels, tmp_path / "d", "--target", "size", "--samples", 4
+    ).must_succeed()
+    options = ("train", tmp_path / "d", "--epochs", 2, "--gradient", "chebyshev")
+    shown = zipml(*options).must_succeed().out
+    assert "chebyshev sampling" in shown
+    assert re.search(r"polynomial +degree [13] on margins of \+-[\d.]+, off by at most", shown)
+    facts = strict(zipml(*options, "--json").must_succeed().out)
+    assert facts["polynomial"]["degree"] in (1, 3) and facts["polynomial"]["error"] > 0

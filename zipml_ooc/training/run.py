@@ -393,8 +393,9 @@ class Run:
     def _model(
         self, estimate: Estimate, schedule: Schedule, records: tuple[EpochRecord, ...], loss: float
     ) -> LinearModel:
+        polynomial = None if self._course is None else self._course.polynomial
         return make_model(
             self._dataset.spec, self._options, self._plan, self._problem, estimate,
             schedule=schedule, records=records, loss=loss, skipped=self._skipped,
-            polynomial=None if self._course is None else self._course.polynomial,
+            polynomial=polynomial,
         )  # fmt: skip
