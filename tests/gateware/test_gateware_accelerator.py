@@ -100,9 +100,9 @@ def test_sixty_four_lanes_and_full_memories_end_as_on_the_reference(
 
 def whole_run_cycles(form: Format, columns: int, tiles: int, batch: int, delayed: bool) -> int:
     """The formula of docs/accelerator.md."""
-    wait = 0 if delayed else max(20 + form.lane_bits - form.target_beats, 0)
+    wait = 0 if delayed else max(form.update_wait - form.target_beats, 0)
     ends = -(-tiles // batch) - 1
-    return tiles * (columns + form.target_beats) + ends * wait + columns + 20 + form.lane_bits
+    return tiles * (columns + form.target_beats) + ends * wait + columns + form.update_wait
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
@@ -131,7 +131,7 @@ def test_a_run_takes_the_cycles_that_the_documentation_says(bits: int, delayed: 
             cycles = await host.counter(Register.CYCLES_LOW)
             extra.append(cycles - whole_run_cycles(form, columns, tiles, batch, delayed))
             stalls = await host.counter(Register.STALLS_LOW)
-            wait = 0 if delayed else max(23 - form.target_beats, 0)
+            wait = 0 if delayed else max(form.update_wait - form.target_beats, 0)
             assert stalls == (-(-tiles // batch) - 1) * wait
 
     top = Accelerator(form)

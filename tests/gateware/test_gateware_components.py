@@ -11,7 +11,7 @@ pytest.importorskip("amaranth", reason="no Amaranth: install the extra fpga")
 
 from gateware_bench import simulate
 
-from zipml_ooc.gateware.arithmetic import AdderTree, WideProduct, XorShift
+from zipml_ooc.gateware.arithmetic import AdderTree, CodeProduct, WideProduct, XorShift
 from zipml_ooc.gateware.dot import Dot, Unpacker
 from zipml_ooc.gateware.formats import NO_ROW, Format, Table
 from zipml_ooc.gateware.gradient import GradientTree
@@ -71,6 +71,27 @@ def test_wide_product_is_exact(width: int, a_signed: bool, b_width: int, b_signe
 
     simulate(dut, bench)
     assert seen[1:] == [x * y for x, y in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_code_product_is_exact(bits: int) -> None:
+    form = Format(bits)
+    dut = CodeProduct(form, 16)
+    rng = np.random.default_rng(0)
+    values = [-(1 << 15), (1 << 15) - 1, -1, 1, *rng.integers(-(1 << 15), 1 << 15, 40).tolist()]
+    codes = [(1 << bits) - 1] * 4 + rng.integers(0, 1 << bits, 40).tolist()
+    seen = []
+
+    async def bench(ctx: Any) -> None:
+        for value, code in [*zip(values, codes, strict=True), *[(0, 0)] * form.product_latency]:
+            ctx.set(dut.value, value)
+            ctx.set(dut.code, code)
+            await ctx.tick()
+            seen.append(ctx.get(dut.product))
+
+    simulate(dut, bench)
+    products = [value * code for value, code in zip(values, codes, strict=True)]
+    assert seen[form.product_latency - 1 :][: len(products)] == products
 
 
 def test_generator_draws_as_the_reference_and_only_when_asked() -> None:
@@ -179,7 +200,7 @@ def test_dot_gives_residuals_and_says_which_rows_there_are(bits: int) -> None:
                 if turn % 2:
                     ctx.set(dut.model, 12345)
                     await ctx.tick()
-            for _ in range(dut.LATENCY - 2 - turn % 2):  # of the latency, 1 or 2 are over
+            for _ in range(form.residual_latency - 2 - turn % 2):  # of the latency, 1 or 2 are over
                 assert not ctx.get(dut.present_valid)
                 await ctx.tick()
             assert ctx.get(dut.present_valid)
@@ -366,6 +387,26 @@ def test_tables_answer_two_cycles_later_and_belong_to_host_or_run() -> None:
         assert (ctx.get(dut.model), ctx.get(dut.pace), ctx.get(dut.variance)) == (1001, 3001, 4001)
 
     simulate(dut, bench)
+
+
+@pytest.mark.parametrize("lead", [-1, 0, 1, 2])
+def test_margins_meet_a_new_entry_however_shortly_before_it_is_stored(lead: int) -> None:
+    dut = Tables(Format(4, 8, 64))
+    news, seen = [100, -200, 300, -400], []
+
+    async def bench(ctx: Any) -> None:
+        for cycle in range(12):
+            entry = cycle - 4  # stored in cycles 4 to 7
+            ctx.set(dut.new_valid, 0 <= entry < 4)
+            ctx.set(dut.new_entry, entry & 63)
+            ctx.set(dut.new_model, news[entry] if 0 <= entry < 4 else 999)
+            ctx.set(dut.dot_entry, (cycle - 4 - lead) & 63)
+            await ctx.tick()
+            if 0 <= cycle - 4 - lead - (dut.LATENCY - 1) < 4:
+                seen.append(ctx.get(dut.dot_model))
+
+    simulate(dut, bench)
+    assert seen == news
 
 
 def test_sequencer_names_every_beat_and_waits_for_the_update() -> None:

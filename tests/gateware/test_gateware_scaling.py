@@ -16,7 +16,7 @@ from zipml_ooc.errors import UsageError
 from zipml_ooc.gateware.formats import NO_ROW, Format
 from zipml_ooc.gateware.reference import State, Tile, run
 from zipml_ooc.gateware.scaling import Scaling
-from zipml_ooc.gateware.stream import chunk_packets, unpack
+from zipml_ooc.gateware.stream import dataset_packets, unpack
 from zipml_ooc.training.problem import Problem, make_problem
 
 
@@ -30,14 +30,8 @@ def dataset(folder: Path, bits: int, samples: int = 1, columns: int = 8) -> Data
 
 def tiles_of(data: Dataset, problem: Problem, scaling: Scaling) -> list[Tile]:
     """All tiles of a dataset, by way of the bytes on the stream."""
-    form, tiles = Format(problem.stored_bits), []
-    for number in range(-(-data.spec.rows // data.spec.chunk_rows)):
-        chunk = data.read_chunk(number)
-        start = number * data.spec.chunk_rows
-        target = data.read_target(start, start + chunk.header.rows).reshape(-1, 1)
-        fixed = scaling.targets(problem.scale_target(target)[:, 0])
-        tiles += [unpack(packet, form) for packet in chunk_packets(chunk, fixed, form)]
-    return tiles
+    form = Format(problem.stored_bits)
+    return [unpack(packet, form) for packet in dataset_packets(data, scaling, form)]
 
 
 def mean_loss(problem: Problem, tiles: list[Tile], scaling: Scaling, state: State) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import DRAW_BITS
+from .formats import DRAW_BITS, Format
 
-__all__ = ["AdderTree", "WideProduct", "XorShift", "delayed", "saturated"]
+__all__ = ["AdderTree", "CodeProduct", "WideProduct", "XorShift", "delayed", "saturated"]
 
 _LIMB = 17  # unsigned digits that fit a signed multiplier of 18 bits
 
@@ -71,6 +71,42 @@ class AdderTree(wiring.Component):
                 sums.append(part)
             values = sums
         m.d.comb += self.total.eq(values[0])
+        return m
+
+
+class CodeProduct(wiring.Component):
+    """A number times a code, `form.product_latency` cycles later, without a multiplier.
+
+    Multipliers stand in a few columns of a device. A product for each of 64 rows spreads over all
+    of them, and the ways there and back take longer than the product; adders lie where they are
+    needed, and a code has few bits.
+    """
+
+    def __init__(self, form: Format, width: int) -> None:
+        self.form, self.width = form, width
+        super().__init__(
+            {
+                "value": In(signed(width)),
+                "code": In(form.bits),
+                "product": Out(signed(width + form.bits)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        # A term for each bit; neighbours are added, no wider than they have to be.
+        terms: list[Value] = [Mux(bit, self.value, C(0, signed(1))) for bit in self.code]
+        bits, stage = 1, 0
+        while stage == 0 or len(terms) > 1:
+            wider = []
+            for i in range(0, len(terms), 2):
+                pair = terms[i : i + 2]
+                size = self.width + bits * len(pair)
+                total = Signal(signed(size), name=f"sum_{stage}_{i // 2}", reset_less=True)
+                m.d.sync += total.eq(pair[0] if len(pair) == 1 else pair[0] + (pair[1] << bits))
+                wider.append(total)
+            terms, bits, stage = wider, 2 * bits, stage + 1
+        m.d.comb += self.product.eq(terms[0])
         return m
 
 

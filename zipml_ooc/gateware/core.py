@@ -93,29 +93,34 @@ class Core(wiring.Component):
             skid.out_ready.eq(seq.beat_ready),
             seq.beat_valid.eq(skid.out_valid),
             seq.beat_last.eq(beat_last),
-            unpacker.beat.eq(beat),
         ]
+        # Decisions drive many gates: they take effect a cycle later, on a copy of the beat.
+        beat_taken = delayed(m, beat, 1, "beat_taken")
         targets = Signal(form.lanes * TARGET_BITS, reset_less=True)
-        with m.If(seq.load_target):
-            m.d.sync += targets.eq(Cat(targets[form.beat_bits :], beat))
+        with m.If(delayed(m, seq.load_target, 1, "load_target")):
+            m.d.sync += targets.eq(Cat(targets[form.beat_bits :], beat_taken))
         codes = Signal(form.beat_bits)
-        m.d.comb += codes.eq(Mux(seq.first, C(1, form.bits).replicate(form.lanes), unpacker.codes))
+        ones = C(1, form.bits).replicate(form.lanes)
+        m.d.comb += [
+            unpacker.beat.eq(beat_taken),
+            codes.eq(Mux(delayed(m, seq.in_codes, 1, "in_codes"), unpacker.codes, ones)),
+        ]
 
         m.d.comb += [
             tables.dot_entry.eq(seq.entry),
             dot.valid.eq(delayed(m, seq.issue, tables.LATENCY, "issue")),
             dot.first.eq(delayed(m, seq.first, tables.LATENCY, "first")),
             dot.last.eq(delayed(m, seq.last, tables.LATENCY, "last")),
-            dot.codes.eq(delayed(m, codes, tables.LATENCY, "codes")),
+            dot.codes.eq(delayed(m, codes, tables.LATENCY - 1, "codes")),
             dot.model.eq(tables.dot_model),
             dot.centre.eq(tables.dot_centre),
             dot.targets.eq(targets),
-            replay.write.eq(seq.issue),
+            replay.write.eq(delayed(m, seq.issue, 1, "written")),
             replay.write_codes.eq(codes),
         ]
 
         # Once more, so that codes and residuals meet: `start` takes a cycle.
-        residual_latency = tables.LATENCY + dot.LATENCY
+        residual_latency = tables.LATENCY + form.residual_latency
         wait = residual_latency - replay.LATENCY - 1
         batch_start, batch_end, run_end = Signal(), Signal(), Signal()
         ended = delayed(m, seq.last, wait, "ended")
@@ -193,7 +198,7 @@ class Core(wiring.Component):
             tables.new_valid.eq(update.new_valid),
             tables.new_entry.eq(entry_new),
             tables.new_model.eq(update.new_model),
-            seq.update_begins.eq(update.new_valid & (entry_new == 0)),
+            seq.update_begins.eq(update.begins),
             seq.update_ends.eq(update.new_valid & (entry_new == self.columns) & ends_run),
         ]
 

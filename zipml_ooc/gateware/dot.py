@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import delayed, saturated
+from .arithmetic import CodeProduct, delayed, saturated
 from .formats import (
     MARGIN_SHIFT,
     MODEL_BITS,
@@ -40,13 +40,11 @@ class Unpacker(wiring.Component):
 
 
 class Dot(wiring.Component):
-    """One margin a lane; the residuals come `LATENCY` cycles after the tile's last column.
+    """One margin a lane; residuals `form.residual_latency` cycles after the last column.
 
     `codes`, `model` and `centre` belong to the same entry; `first` and `last` mark the entries 0
-    and d. Targets must hold from the cycle of `first` to two cycles later.
+    and d. Targets must hold from the cycle of `first` until its products are there.
     """
-
-    LATENCY = 5
 
     def __init__(self, form: Format) -> None:
         self.form = form
@@ -72,45 +70,46 @@ class Dot(wiring.Component):
         form = self.form
         lanes, width = form.lanes, form.margin_bits
 
-        # Products.
-        valid, first, last = (
-            delayed(m, flag, 1, name)
-            for flag, name in ((self.valid, "valid"), (self.first, "first"), (self.last, "last"))
-        )
+        # What all rows have in common: sums with the centres, and half a unit for rounding. Margins
+        # start from minus the target less 1, which has the bits of the target inverted.
+        flags = Cat(self.valid, self.first, self.last)
+        valid, first, last = delayed(m, flags, 1, "centre_flags")
         centre_product = Signal(signed(MODEL_BITS + TABLE_BITS), reset_less=True)
-        m.d.sync += centre_product.eq(self.model * self.centre)
-
-        # Sums, from minus the target on. A missing row is marked by its target.
         at_centre = Signal(signed(MODEL_BITS + TABLE_BITS + form.entry_bits), reset_less=True)
+        shared = Signal(signed(MODEL_BITS + form.bits + form.entry_bits + 1), reset_less=True)
+        centre_ended = Signal()
+        m.d.sync += [
+            centre_product.eq(self.model * self.centre),
+            centre_ended.eq(valid & last),
+        ]
         with m.If(valid):
             m.d.sync += at_centre.eq(Mux(first, 0, at_centre) + centre_product)
-        ended = Signal()
-        m.d.sync += ended.eq(valid & last)
+        with m.If(centre_ended):
+            below = (1 << (MARGIN_SHIFT - 1)) + 1
+            m.d.sync += shared.eq((at_centre >> form.centre_fraction) - below)
 
-        # What all rows have in common, and half a unit for rounding; then shift and saturate.
-        half = 1 << (MARGIN_SHIFT - 1)
-        shared = Signal(signed(MODEL_BITS + form.bits + form.entry_bits + 1), reset_less=True)
-        m.d.sync += shared.eq((at_centre >> form.centre_fraction) - half)
-        ended_shared = delayed(m, ended, 1, "ended")
-        ended_whole = delayed(m, ended_shared, 1, "ended_shared")
+        # Margins, then what is shared is taken off, then shift and saturate.
+        valid, first, last = delayed(m, flags, form.product_latency, "flags")
+        ended = delayed(m, valid & last, form.residual_latency - 2 - form.product_latency, "ended")
+        ended_whole = delayed(m, ended, 1, "ended_whole")
 
         clipped = Signal(lanes)
         for row in range(lanes):
             code = self.codes.word_select(row, form.bits)
             target = self.targets.word_select(row, TARGET_BITS).as_signed()
-            product = Signal(signed(MODEL_BITS + form.bits), name=f"product_{row}", reset_less=True)
+            product = CodeProduct(form, MODEL_BITS)
+            m.submodules[f"product_{row}"] = product
             margin = Signal(signed(width), name=f"margin_{row}", reset_less=True)
             here = Signal(name=f"here_{row}", reset_less=True)
-            m.d.sync += product.eq(self.model * code)
+            m.d.comb += [product.value.eq(self.model), product.code.eq(code)]
             with m.If(valid):
-                m.d.sync += margin.eq(
-                    Mux(first, -(target << MARGIN_SHIFT), margin) + product,
-                )
+                start = ~(target << MARGIN_SHIFT)
+                m.d.sync += margin.eq(Mux(first, start, margin) + product.product)
                 with m.If(first):
                     m.d.sync += here.eq(target != NO_ROW)
             whole = Signal(signed(width + 1), name=f"whole_{row}", reset_less=True)
             whole_here = Signal(name=f"whole_here_{row}", reset_less=True)
-            with m.If(ended_shared):
+            with m.If(ended):
                 m.d.sync += [whole.eq(margin - shared), whole_here.eq(here)]
             rounded, outside = saturated(whole >> MARGIN_SHIFT, RESIDUAL_BITS)
             residual = Signal(RESIDUAL_BITS, name=f"residual_{row}", reset_less=True)
@@ -124,6 +123,6 @@ class Dot(wiring.Component):
         any_clipped = delayed(m, clipped, 1, "clipped")
         m.d.comb += [
             self.present_valid.eq(ended_whole),
-            self.saturated.eq(delayed(m, ended_whole, 1, "ended_whole") & any_clipped.any()),
+            self.saturated.eq(delayed(m, ended_whole, 1, "ended_residual") & any_clipped.any()),
         ]
         return m

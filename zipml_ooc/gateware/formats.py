@@ -144,6 +144,21 @@ class Format:
         return self.lanes.bit_length() - 1
 
     @property
+    def product_latency(self) -> int:
+        """Cycles of a product with a code."""
+        return max(1, self.bits.bit_length() - 1)
+
+    @property
+    def residual_latency(self) -> int:
+        """Cycles from a tile's last codes and their model to its residuals."""
+        return max(3, self.product_latency + 1) + 2
+
+    @property
+    def update_wait(self) -> int:
+        """Cycles from a mini-batch's last beat to the first that meets the new model."""
+        return 11 + self.residual_latency + self.product_latency + self.lane_bits
+
+    @property
     def margin_bits(self) -> int:
         """Bits of a sum of products of model and codes, targets taken off."""
         return max(MODEL_BITS + self.bits, TARGET_BITS + MARGIN_SHIFT) + self.entry_bits + 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import AdderTree
+from .arithmetic import AdderTree, CodeProduct
 from .formats import RESIDUAL_BITS, Format
 
 __all__ = ["GradientTree"]
@@ -19,7 +19,7 @@ class GradientTree(wiring.Component):
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self.latency = 1 + form.lane_bits
+        self.latency = form.product_latency + form.lane_bits
         super().__init__(
             {
                 "codes": In(form.beat_bits),
@@ -34,9 +34,12 @@ class GradientTree(wiring.Component):
         width = RESIDUAL_BITS + form.bits
         m.submodules.tree = tree = AdderTree(form.lanes, width, is_signed=True)
         for row in range(form.lanes):
-            product = Signal(signed(width), name=f"product_{row}", reset_less=True)
-            residual = self.residuals.word_select(row, RESIDUAL_BITS).as_signed()
-            m.d.sync += product.eq(residual * self.codes.word_select(row, form.bits))
-            m.d.comb += tree.terms.word_select(row, width).eq(product)
+            product = CodeProduct(form, RESIDUAL_BITS)
+            m.submodules[f"product_{row}"] = product
+            m.d.comb += [
+                product.value.eq(self.residuals.word_select(row, RESIDUAL_BITS)),
+                product.code.eq(self.codes.word_select(row, form.bits)),
+                tree.terms.word_select(row, width).eq(product.product),
+            ]
         m.d.comb += self.total.eq(tree.total)
         return m

@@ -51,7 +51,8 @@ class Sequencer(wiring.Component):
 
     `issue` is a beat of codes, or a tile's last beat of targets, in whose cycle the intercept takes
     its turn: entry 0 (`first`), the columns being 1 to `columns` (`last`). `batch_start`,
-    `batch_end` and `run_end` describe the tile that `last` ends. Behind the end of a mini-batch
+    `batch_end` and `run_end` describe the tile that `last` ends; `in_codes` says what the beat at
+    hand is, taken or not. Behind the end of a mini-batch
     nothing is issued until `update_begins`, unless the run is delayed.
     """
 
@@ -69,6 +70,7 @@ class Sequencer(wiring.Component):
                 "beat_ready": Out(1),
                 "update_begins": In(1),
                 "update_ends": In(1),
+                "in_codes": Out(1),
                 "load_target": Out(1),
                 "issue": Out(1),
                 "first": Out(1),
@@ -91,15 +93,15 @@ class Sequencer(wiring.Component):
         tiles_left = Signal(32)
         tiles_of_batch = Signal(range(BATCH_TILES_LIMIT + 1))  # left, this one included
         target = Signal(range(form.target_beats))
-        last_target = Signal()
+        last_target = Signal()  # all of these are known ahead, so that `beat_ready` is
         in_codes = Signal()
         entry = Signal(form.entry_bits)
         last_entry = Signal()
         waits = Signal()
         final_tile = Signal()
         m.d.comb += [
-            last_target.eq(target == form.target_beats - 1),
             self.entry.eq(entry),
+            self.in_codes.eq(in_codes),
             self.run_end.eq(final_tile),
             self.batch_end.eq(final_tile | (tiles_of_batch == 1)),
             self.beat_ready.eq(takes & ~(waits & (in_codes | last_target))),
@@ -110,7 +112,10 @@ class Sequencer(wiring.Component):
         ]
 
         with m.If(self.load_target):
-            m.d.sync += target.eq(target + 1)
+            m.d.sync += [
+                target.eq(target + 1),
+                last_target.eq(target == form.target_beats - 2),
+            ]
             with m.If(last_target):
                 m.d.sync += [target.eq(0), in_codes.eq(1), entry.eq(1)]
         with m.If(self.issue & in_codes):
@@ -153,6 +158,7 @@ class Sequencer(wiring.Component):
                 self.batch_start.eq(1),
                 waits.eq(0),
                 target.eq(0),
+                last_target.eq(0),
                 in_codes.eq(0),
                 entry.eq(0),
                 last_entry.eq(0),

