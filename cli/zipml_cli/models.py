@@ -91,7 +91,7 @@ def train(
       zipml train big.zarr --out big.zipml --memory 512MB
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
-      zipml train weaved.zarr --loss hinge --bits 4 --sampling refetch
+      zipml train weaved.zarr --loss hinge --bits 4 --gradient refetch
       zipml train s3://bucket/weaved.zarr --bits 4 --out houses.zipml
       zipml train houses.zarr --out houses.zipml --arithmetic int8 --batch-rows 256
       zipml train big.zarr --out big.zipml --checkpoint big.run --checkpoint-every 5m

@@ -190,6 +190,21 @@ def test_damage_is_found_where_planes_are_read_whole(tmp_path: Path) -> None:
     assert length == 64 * COLUMNS // 8
 
 
+def test_a_chunk_whose_further_planes_are_damaged_is_left_out_if_that_is_wanted(
+    tmp_path: Path,
+) -> None:
+    dataset = weaved(tmp_path)
+    path = Path(dataset.path) / dataset.chunk_key(1)
+    data = bytearray(path.read_bytes())
+    (start, _), *_ = tile_ranges(dataset.read_chunk(1).header, 4, [0])
+    data[start] ^= 1
+    path.write_bytes(data)
+    options = asked(epochs=2, on_error="skip")
+    result = train(open_dataset(dataset.path), options)
+    assert result.model.record["skipped"] == {"chunks": 1, "rows": 1024, "numbers": [1]}
+    assert result.epochs[-1].refetch_rate > 0
+
+
 def test_what_does_not_go_together_is_said_with_a_remedy(tmp_path: Path) -> None:
     dataset = weaved(tmp_path)
     packed = compressed(tmp_path / "c.npz", tmp_path / "p", bits=4)
@@ -214,7 +229,7 @@ def test_what_does_not_go_together_is_said_with_a_remedy(tmp_path: Path) -> None
 
 def test_the_command_line_shows_what_was_read_again(tmp_path: Path) -> None:
     dataset = str(weaved(tmp_path).path)
-    words = ["train", dataset, "--loss", "hinge", "--bits", "4", "--sampling", "refetch"]
+    words = ["train", dataset, "--loss", "hinge", "--bits", "4", "--gradient", "refetch"]
     done = CliRunner().invoke(app, [*words, "--epochs", "3"])
     assert done.exit_code == 0, done.output
     assert "refetch sampling" in done.output

@@ -42,23 +42,23 @@ def require_refetching(quantizer: Quantizer, bits: int | None, loss: str, solver
     """
     if loss != "hinge":
         raise UsageError(
-            f"--sampling {REFETCH} is for the hinge loss, whose slope a bound can decide, not for "
-            f"the {loss} loss: use --loss hinge, or --sampling auto"
+            f"--gradient {REFETCH} is for the hinge loss, whose slope a bound can decide, not for "
+            f"the {loss} loss: use --loss hinge, or --gradient auto"
         )
     if not quantizer.weaved:
         raise UsageError(
-            f"--sampling {REFETCH} reads some rows at more bits and the dataset is packed at "
+            f"--gradient {REFETCH} reads some rows at more bits and the dataset is packed at "
             f"{quantizer.bits} bits: compress the source again with --layout weaved"
         )
     if bits is None or bits == quantizer.bits:
         fewer = ", ".join(map(str, quantizer.precisions[:-1]))
         raise UsageError(
-            f"--sampling {REFETCH} needs fewer bits to begin with than the {quantizer.bits} that "
+            f"--gradient {REFETCH} needs fewer bits to begin with than the {quantizer.bits} that "
             "are stored: "
             + (f"set --bits to {fewer}" if fewer else "compress again with more --precisions")
         )
     if solver != "sgd":
-        raise UsageError(f"--sampling {REFETCH} goes with --solver sgd, not with {solver}")
+        raise UsageError(f"--gradient {REFETCH} goes with --solver sgd, not with {solver}")
 
 
 @dataclass(frozen=True)
