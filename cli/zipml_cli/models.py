@@ -63,6 +63,7 @@ def train(
     scheduler: fit.Scheduler = None,
     memory: fit.Memory = None,
     on_error: fit.OnErrorName = fit.OnError.RAISE,
+    scheduler_file: fit.SchedulerFile = None,
     checkpoint: fit.Checkpoint = None,
     checkpoint_every: fit.CheckpointEvery = None,
     checkpoint_keep: fit.CheckpointKeep = None,
@@ -97,6 +98,7 @@ def train(
       zipml train big.zarr --out big.zipml --checkpoint big.run --checkpoint-every 5m
       zipml train big.zarr --out big.zipml --checkpoint big.run --resume
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
+      zipml train s3://bucket/big.zarr --out big.zipml --scheduler-file /shared/scheduler.json
     """
     from zipml_ooc import TrainOptions
     from zipml_ooc import train as run
@@ -149,6 +151,7 @@ def train(
                 workers=workers,
                 scheduler=scheduler,
                 memory=memory,
+                scheduler_file=scheduler_file,
                 checkpoints=checkpoints,
                 progress=progress,
                 notice=say,

@@ -347,6 +347,14 @@ Scheduler = Annotated[
         help="Train on a running Dask cluster (tcp://...).",
     ),
 ]
+SchedulerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--scheduler-file",
+        metavar="FILE",
+        help="Likewise, by the file that `dask scheduler --scheduler-file FILE` wrote.",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,15 +43,30 @@ def expected(dataset, tmp_path_factory):
     return out.read_bytes()
 
 
-def start(arguments, folder: Path) -> subprocess.Popen[str]:
-    """Start a run and wait until it has saved itself a few times."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def running(arguments) -> Iterator[subprocess.Popen[str]]:
+    """A process that heeds Ctrl-C, whatever started the tests, and does not outlive them."""
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while not any(folder.glob("checkpoint-000003*")):
+    while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    return process
+
+
+def saved_thrice(folder: Path) -> Callable[[], bool]:
+    return lambda: any(folder.glob("checkpoint-000003*"))
 
 
 @pytest.mark.parametrize(
@@ -61,9 +78,10 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(
 ):
     out, folder = tmp_path / "m.zipml", tmp_path / "run"
     arguments = command(dataset, out, "--checkpoint", folder, "--checkpoint-every", "1")
-    process = start(arguments, folder)
-    process.send_signal(number)
-    printed, said = process.communicate(timeout=60)
+    with running(arguments) as process:
+        wait_until(saved_thrice(folder), process)
+        process.send_signal(number)
+        printed, said = process.communicate(timeout=60)
     assert (process.returncode, printed) == (code, "")
     lines = sorted(said.splitlines())
     assert lines[0] == f"zipml: {word}"
@@ -82,13 +100,12 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(
 
 
 def test_a_signal_without_checkpoints_is_one_line(dataset, tmp_path):
-    process = subprocess.Popen(
-        command(dataset, tmp_path / "m.zipml", "--epochs", "1000000"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    printed, said = process.communicate(timeout=60)
+    with running(command(dataset, tmp_path / "m.zipml", "--epochs", "20000")) as process:
+        loaded = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: "_native" in loaded.read_text(), process)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
     assert (process.returncode, printed, said) == (130, "", "zipml: interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -98,16 +115,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_model(dataset, expected, tmp_p
     arguments = command(
         dataset, out, "--checkpoint", folder, "--checkpoint-every", "0.02s", "--checkpoint-keep", 3
     )
-    process = start(arguments, folder)
-    process.kill()
-    process.communicate(timeout=60)
-    # A second time, while it goes on.
-    again = subprocess.Popen(
-        [*arguments, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(1.5)
-    again.kill()
-    again.communicate(timeout=60)
+    with running(arguments) as process:
+        wait_until(saved_thrice(folder), process)
+        process.kill()
+    with running([*arguments, "--resume"]):  # and once more, while it goes on
+        time.sleep(1.5)
     assert not out.exists() or out.read_bytes() == expected
     done = subprocess.run(
         [*arguments, "--resume", "--force", "--workers", "2"],

@@ -34,11 +34,11 @@ class Stop:
         self.calls, self.at, self.how = 0, -1, KeyboardInterrupt
         real = runner._Threads.compute
 
-        def compute(threads: Any, value: Any) -> Any:
+        def compute(threads: Any, graph: Any, key: str) -> Any:
             self.calls += 1
             if self.calls == self.at:
                 raise self.how
-            return real(threads, value)
+            return real(threads, graph, key)
 
         monkeypatch.setattr(runner._Threads, "compute", compute)
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
+from .graph import Graph
 from .loading import load_tiles
 from .moments import second_moments
 from .options import TrainOptions
 from .problem import F64, Problem
 from .results import PathPoint
 from .runner import Runner
+from .sizes import Sized
 from .tasks import Job
 
 __all__ = [
@@ -48,7 +49,7 @@ class Indefinite(ValueError):
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Sized):
     """Sums over rows, in scaled coordinates.
 
     Attributes
@@ -174,29 +175,26 @@ def _solutions(
 
 def gather(job: Job, runner: Runner, *, held_out: bool) -> Moments:
     """Moments of all windows: pairs are added, then pairs of pairs, in a fixed order."""
-    from dask import delayed
-
     if job.problem.columns > MAX_COLUMNS:
         raise UsageError(
             f"solver gram takes up to {MAX_COLUMNS} columns and the dataset has "
             f"{job.problem.columns}: use --solver sgd"
         )
-    shared, name = delayed(job, traverse=False), "held-out" if held_out else "kept"
-    parts: list[Any] = [
-        delayed(measure)(shared, w, held_out=held_out, dask_key_name=f"gram-{name}-window{w}")
+    graph, shared = Graph(), runner.share("job", job)
+    name = "held-out" if held_out else "kept"
+    parts = [
+        graph.add(f"gram-{name}-window{w}", measure, shared, w, held_out=held_out)
         for w in range(job.plan.windows)
     ]
     level = 0
     while len(parts) > 1:
         pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
         parts = [
-            delayed(_add)(*pair, dask_key_name=f"gram-{name}-sum{level}-{i}")
-            if len(pair) == 2
-            else pair[0]
+            graph.add(f"gram-{name}-sum{level}-{i}", _add, *pair) if len(pair) == 2 else pair[0]
             for i, pair in enumerate(pairs)
         ]
         level += 1
-    return runner.compute(parts[0])  # type: ignore[no-any-return]
+    return runner.compute(graph, parts[0])  # type: ignore[no-any-return]
 
 
 def _add(a: Moments, b: Moments) -> Moments:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..dataset import Dataset, open_dataset
-from .checkpoints import Checkpoints, Keeper
+from .checkpoints import Checkpoints, Keeper, fingerprint
 from .options import TrainOptions
 from .plan import make_plan
 from .precision import precisions_of
@@ -31,6 +31,7 @@ def train(
     workers: int | None = None,
     scheduler: str | None = None,
     memory: int | str | None = None,
+    scheduler_file: str | os.PathLike[str] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
@@ -41,7 +42,7 @@ def train(
     ----------
     dataset : Dataset or path
     options : TrainOptions
-    threads, workers, scheduler
+    threads, workers, scheduler, scheduler_file
         Where to compute, see `zipml_ooc.training.runner.open_runner`. The model does not depend
         on it: it is the same bit for bit.
     memory : int or str, optional
@@ -80,8 +81,16 @@ def train(
         make_problem(opened.spec, replace(options, bits=bits))
         for bits in precisions_of(opened.spec, options.bits)
     ]
-    reading = Reading.of(memory, workers=workers, scheduler=scheduler)
-    with open_runner(threads=threads, workers=workers, scheduler=scheduler) as runner:
+    elsewhere = scheduler if scheduler_file is None else os.fspath(scheduler_file)
+    reading = Reading.of(memory, workers=workers, scheduler=elsewhere)
+    with open_runner(
+        threads=threads,
+        workers=workers,
+        scheduler=scheduler,
+        scheduler_file=scheduler_file,
+        place=opened.store.place,
+        fingerprint=fingerprint(opened.spec),
+    ) as runner:
         skipped = NOTHING_SKIPPED
         if options.on_error == "skip":
             others = [] if options.full_gradient_bits is None else [options.full_gradient_bits]

@@ -1,35 +1,39 @@
-"""Passes over the data as Dask graphs: a task for each window, merged in a fixed order.
+"""Passes over the data as Dask graphs: a task for some windows, merged in a fixed order.
 
 Nothing is decided here: the loop gives the job, its model and its step, and gets what a pass adds
-up.
+up. Which windows share a task depends on where it is computed, what is computed does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from . import laps
 from .curved import curved_variance
+from .graph import Graph
 from .plan import Plan, Step
 from .polynomial import Polynomial
 from .polynomial_choice import polynomial_at
 from .problem import F32, F64, Problem
-from .replicas import State, merge, outset
+from .replicas import State
 from .runner import Runner
 from .spectrum import Spectrum, measure, sample_windows
-from .tasks import Anchor, FullGradient, Job, Score, advance, full_gradient, score, total
+from .tasks import Anchor, FullGradient, Job, Score, full_gradient, score
 
 __all__ = ["Passes"]
 
-_Part = TypeVar("_Part", Spectrum, FullGradient)
+_Part = TypeVar("_Part", Spectrum, FullGradient, Score)
+# A pass without steps has so many tasks at most, and sums take in so many results at a time.
+_TASKS, _AT_ONCE = 256, 16
 
 
 @dataclass(frozen=True)
 class Passes:
     """The passes of one run.
 
-    A job is one node of its graph: it is not taken apart, and reaches a worker once.
+    A job is one node of its graphs: it is not taken apart, and reaches a worker once.
     """
 
     runner: Runner
@@ -37,25 +41,23 @@ class Passes:
 
     def spectrum(self, job: Job, problem: Problem) -> Spectrum:
         """Second moments of sampled windows."""
-        from dask import delayed
         from threadpoolctl import threadpool_limits
 
         windows, tiles = sample_windows(self.plan, problem)
-        task, shared = delayed(measure), delayed(job, traverse=False)
+        graph, shared = Graph(), self.runner.share("job", job)
         parts = [
-            task(shared, window, tiles, dask_key_name=f"spectrum-window{window}")
+            graph.add(f"spectrum-window{window}", measure, shared, window, tiles)
             for window in windows
         ]
         # Dask runs the windows side by side; BLAS threads on top of that only get in the way.
         with threadpool_limits(limits=1, user_api="blas"):
-            return self.runner.compute(delayed(_sum)(parts, dask_key_name="spectrum-sum"))  # type: ignore[no-any-return]
+            return self.runner.compute(graph, _summed(graph, "spectrum", parts))  # type: ignore[no-any-return]
 
     def curved_variance(self, job: Job, problem: Problem, estimate: tuple[F64, F64]) -> F32:
         """Rounding variances weighted by the curvature of the loss at a model."""
-        from dask import delayed
-
-        task = delayed(curved_variance)(delayed(job, traverse=False), problem, *estimate)
-        return self.runner.compute(task)  # type: ignore[no-any-return]
+        graph, shared = Graph(), self.runner.share("job", job)
+        key = graph.add("curvature", curved_variance, shared, problem, *estimate)
+        return self.runner.compute(graph, key)  # type: ignore[no-any-return]
 
     def polynomial(self, job: Job, problem: Problem, estimate: tuple[F64, F64]) -> Polynomial:
         """The polynomial that suits the margins of a model."""
@@ -72,54 +74,85 @@ class Passes:
         anchor: Anchor | None = None,
     ) -> State:
         """Advance the replicas through some rounds of an epoch; each comes with its number."""
-        from dask import delayed
-
-        task, shared = delayed(advance), delayed(job, traverse=False)
-        known = None if anchor is None else delayed(anchor, traverse=False)
-        value: Any = delayed(state, traverse=False)
-        for number, steps in rounds:
-            epoch = steps[0].epoch
-            begin = delayed(outset)(value, dask_key_name=f"begin-epoch{epoch}-round{number}")
-            ends = [
-                task(
-                    shared,
-                    step,
-                    begin,
-                    known,
-                    dask_key_name=f"advance-epoch{epoch}-window{step.window}",
-                )
-                for step in steps
-            ]
-            name = f"merge-epoch{epoch}-round{number}"
-            value = delayed(merge)(value, ends, job.channel, dask_key_name=name)
-        return self.runner.compute(value)  # type: ignore[no-any-return]
+        runner, graph = self.runner, Graph()
+        shared = runner.share("job", job)
+        known = None if anchor is None else runner.share("anchor", anchor)
+        key = laps.rounds(
+            graph,
+            shared,
+            rounds,
+            state,
+            known,
+            channel=job.channel,
+            # A message costs more than a window of few values: one task for each thread, then.
+            parts=min(runner.threads(), self.plan.replicas) if runner.distant else None,
+            distant=runner.distant,
+        )
+        return runner.compute(graph, key)  # type: ignore[no-any-return]
 
     def full_gradient(
         self, job: Job, model: F32, intercept: F32, *, epoch: int, name: str
     ) -> FullGradient:
         """Gradient over all training rows."""
-        from dask import delayed
-
-        task, shared = delayed(full_gradient), delayed(job, traverse=False)
-        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
-        parts = [
-            task(shared, window, *at, epoch=epoch, dask_key_name=f"{name}-window{window}")
-            for window in range(self.plan.windows)
-        ]
-        return self.runner.compute(delayed(_sum)(parts, dask_key_name=f"{name}-sum"))  # type: ignore[no-any-return]
+        graph = Graph()
+        return self._over_windows(  # type: ignore[no-any-return]
+            graph, name, full_gradient, job, (model, intercept), epoch=epoch
+        )
 
     def score(self, job: Job, model: F64, intercept: F64, *, held_out: bool) -> Score:
         """Loss over the training rows, or over those held out."""
-        from dask import delayed
+        graph, name = Graph(), "validate" if held_out else "evaluate"
+        return self._over_windows(  # type: ignore[no-any-return]
+            graph, name, score, job, (model, intercept), held_out=held_out
+        )
 
-        name = "validate" if held_out else "evaluate"
-        task, shared = delayed(score), delayed(job, traverse=False)
-        at = delayed(model, traverse=False), delayed(intercept, traverse=False)
+    def _over_windows(
+        self,
+        graph: Graph,
+        name: str,
+        function: Callable[..., Any],
+        job: Job,
+        at: tuple[Any, Any],
+        **options: Any,
+    ) -> Any:
+        """Sum over all windows of what a function of the job, a window and a model gives."""
+        shared, windows = self.runner.share("job", job), self.plan.windows
+        model = [graph.add(f"{name}-at{i}", _same, part) for i, part in enumerate(at)]
+        # By the plan alone: sums must not depend on who computes them.
+        each = -(-windows // _TASKS)
         parts = [
-            task(shared, window, *at, held_out=held_out, dask_key_name=f"{name}-window{window}")
-            for window in range(self.plan.windows)
+            graph.add(
+                f"{name}-window{first}",
+                _sum_over,
+                function,
+                shared,
+                range(first, min(first + each, windows)),
+                *model,
+                **options,
+            )
+            for first in range(0, windows, each)
         ]
-        return self.runner.compute(delayed(total)(parts, dask_key_name=f"{name}-total"))  # type: ignore[no-any-return]
+        return self.runner.compute(graph, _summed(graph, name, parts))
+
+
+def _sum_over(
+    function: Callable[..., _Part],
+    job: Job,
+    windows: range,
+    model: Any,
+    intercept: Any,
+    **options: Any,
+) -> _Part:
+    return _sum([function(job, window, model, intercept, **options) for window in windows])
+
+
+def _summed(graph: Graph, name: str, parts: list[str]) -> str:
+    """Add up parts from the first to the last, a few at a time, so that they can be let go."""
+    total: list[str] = []
+    for start in range(0, len(parts), _AT_ONCE):
+        taken = total + parts[start : start + _AT_ONCE]
+        total = [graph.add(f"{name}-sum-{start}", _sum, taken)]
+    return total[0]
 
 
 def _sum(parts: list[_Part]) -> _Part:
@@ -127,3 +160,7 @@ def _sum(parts: list[_Part]) -> _Part:
     for part in parts[1:]:
         out = out + part
     return out
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -11,6 +11,7 @@ from .channels import Channel, Packed
 from .plan import Step
 from .problem import F32, F64, Problem
 from .refetching import NOTHING, Reread
+from .sizes import Sized
 
 __all__ = ["Sent", "State", "initial_state", "merge", "outset", "send"]
 
@@ -18,7 +19,7 @@ _MODEL, _MEAN, _VELOCITY = range(3)  # vectors of a replica, for the draws that 
 
 
 @dataclass(frozen=True)
-class State:
+class State(Sized):
     """A model in training, and what has been summed up on the way.
 
     Attributes
@@ -63,7 +64,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Sent(Sized):
     """A replica's change over a window, as it travels.
 
     Attributes

@@ -76,6 +76,7 @@ class Run:
         self._plan, self._passes = plan, Passes(runner, plan)
         self._pace = Pace(None if keeper is None else keeper.seconds)
         self._curves = applies(self._problem, by_row=dataset.spec.quantizer.by_row)
+        self._shaping: tuple[object, ...] = (None,) * 4  # what the job was made from
         self._course, self._skipped = course, skipped
         self._began = time.perf_counter() - (0.0 if course is None else course.seconds)
         # Step and shrinkage are not known before the spectrum is.
@@ -210,11 +211,15 @@ class Run:
     def _go(self, course: Course) -> None:
         """Go on from here; save it if it is time to."""
         self._problem = problem = self._problems[course.stage]
-        if course.variance is not None:
-            problem = replace(problem, variance=course.variance)
-        if course.polynomial is not None:
-            problem = replace(problem, polynomial=course.polynomial)
-        self._job = replace(self._job, problem=problem, schedule=course.setting.schedule)
+        shaping = problem, course.setting, course.variance, course.polynomial
+        # The same object as long as it says the same: workers have it already.
+        if any(new is not old for new, old in zip(shaping, self._shaping, strict=True)):
+            if course.variance is not None:
+                problem = replace(problem, variance=course.variance)
+            if course.polynomial is not None:
+                problem = replace(problem, polynomial=course.polynomial)
+            self._job = replace(self._job, problem=problem, schedule=course.setting.schedule)
+            self._shaping = shaping
         self._course = course
         if self._keeper is not None:
             self._keeper.passed(course)

@@ -3,51 +3,69 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..errors import UsageError, ZipmlError
-from .signals import signals_ignored
+from ..errors import UsageError
+from .graph import Graph
 
 __all__ = ["Runner", "open_runner"]
 
-_ADDRESS = re.compile(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
-
 
 class Runner(Protocol):
-    """Computes delayed values."""
+    """Computes graphs.
 
-    def compute(self, value: Any) -> Any:
-        """Compute one delayed value and everything that it depends on."""
+    Attributes
+    ----------
+    distant : bool
+        Whether a task costs messages: then few larger ones are better than many small ones.
+    """
+
+    distant: bool
+
+    def threads(self) -> int:
+        """How many tasks run side by side."""
+
+    def share(self, name: str, value: Any) -> Any:
+        """Give what stands for a value in graphs; the same object reaches a worker once.
+
+        Of each name the last value is kept.
+        """
+
+    def compute(self, graph: Graph, key: str) -> Any:
+        """Compute one task and everything that it depends on."""
 
 
 class _Threads:
+    distant = False
+
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
-    def compute(self, value: Any) -> Any:
-        import dask
+    def threads(self) -> int:
+        return self._threads
+
+    def share(self, name: str, value: Any) -> Any:
+        return value
+
+    def compute(self, graph: Graph, key: str) -> Any:
         import dask.threaded
 
-        # The function and not its name: looking a name up would import distributed, for half a
+        # Its own function: looking a scheduler up by name would import distributed, for half a
         # second.
-        return dask.compute(value, scheduler=dask.threaded.get, num_workers=self._threads)[0]
-
-
-class _Cluster:
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def compute(self, value: Any) -> Any:
-        return self._client.compute(value).result()
+        return dask.threaded.get(graph.tasks, key, num_workers=self._threads)
 
 
 @contextmanager
 def open_runner(
-    *, threads: int | None = None, workers: int | None = None, scheduler: str | None = None
+    *,
+    threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    scheduler_file: str | os.PathLike[str] | None = None,
+    place: str | None = None,
+    fingerprint: str | None = None,
 ) -> Iterator[Runner]:
     """Open a runner for the length of a run.
 
@@ -59,43 +77,45 @@ def open_runner(
         Start a cluster of so many worker processes on this machine.
     scheduler : str, optional
         Address of a running Dask scheduler. Its workers must see the dataset under the same path.
+    scheduler_file : path, optional
+        File that the scheduler wrote its address to (``dask scheduler --scheduler-file``).
+    place, fingerprint : str, optional
+        Path or URL of the dataset, and what its attributes amount to: the workers of a running
+        scheduler are asked whether they see it.
 
     Raises
     ------
     UsageError
         Options that exclude each other, or a number below one.
     ZipmlError
-        The scheduler cannot be reached.
+        The scheduler cannot be reached, or its workers cannot be used.
     """
     for name, number in (("threads", threads), ("workers", workers)):
         if number is not None and number < 1:
             raise UsageError(f"{name} must be positive, got {number}")
-    if scheduler is not None and (workers is not None or threads is not None):
+    running = [
+        name
+        for name, given in (("--scheduler", scheduler), ("--scheduler-file", scheduler_file))
+        if given is not None
+    ]
+    if len(running) == 2:
+        raise UsageError("--scheduler and --scheduler-file say the same: give one of them")
+    if running and (workers is not None or threads is not None):
         raise UsageError(
-            "--scheduler excludes --workers and --threads: the cluster is already there"
+            f"{running[0]} excludes --workers and --threads: the cluster is already there"
         )
-    if scheduler is None and workers is None:
+    if not running and workers is None:
         yield _Threads(threads or os.cpu_count() or 1)
         return
-    if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
-        # Distributed would try for long and then fail with a traceback from its event loop.
-        raise UsageError(f"{scheduler!r} is no scheduler address: one looks like tcp://host:8786")
-    from distributed import Client, LocalCluster
+    from . import cluster
 
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise ZipmlError(f"no Dask scheduler answers at {scheduler}: {error}") from error
-        with client:
-            yield _Cluster(client)
+    if workers is not None:
+        with cluster.local(workers, threads or 1) as runner:
+            yield runner
         return
-    with signals_ignored(signal.SIGINT):  # the workers leave Ctrl-C to this process
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads or 1,
-            processes=True,
-            dashboard_address=None,
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield _Cluster(client)
+    address = scheduler
+    if scheduler_file is not None:
+        address = cluster.address_in(scheduler_file)
+    assert address is not None
+    with cluster.connect(address, place=place, fingerprint=fingerprint) as runner:
+        yield runner

@@ -15,6 +15,7 @@ from zipml_codecs import TILE_ROWS
 from ..dataset import Dataset, open_cached
 from ..dataset_spec import DatasetSpec
 from ..errors import DamagedError, DataError
+from .graph import Graph
 from .loading import check_chunk, set_budget
 from .problem import Problem
 from .reading import Reading, cache_bytes
@@ -66,23 +67,22 @@ def find_damaged(
     DataError
         All of them are; or the store fails.
     """
-    from dask import delayed
-
-    spec = dataset.spec
-    task, shared = delayed(_check), delayed(list(problems), traverse=False)
+    spec, graph = dataset.spec, Graph()
+    shared = runner.share("problems", _Problems(tuple(problems)))
     size = -(-spec.chunks // _TASKS)
     parts = [
-        task(
+        graph.add(
+            f"check-chunk{first}",
+            _check,
             dataset.store.place,
             dataset.stamp,
             reading.cache_bytes,
             shared,
             range(first, min(first + size, spec.chunks)),
-            dask_key_name=f"check-chunk{first}",
         )
         for first in range(0, spec.chunks, size)
     ]
-    computed = runner.compute(delayed(list)(parts, dask_key_name="check-all"))
+    computed = runner.compute(graph, graph.add("check-all", list, parts))
     found = [entry for part in computed for entry in part]
     if len(found) == spec.chunks:
         raise DataError(f"no chunk of {dataset.path} can be used; the first one: {found[0][1]}")
@@ -91,15 +91,22 @@ def find_damaged(
     return Skipped(numbers, rows, tuple(reason for _, reason in found))
 
 
+@dataclass(frozen=True)
+class _Problems:
+    """Dask would take a list apart."""
+
+    all: tuple[Problem, ...]
+
+
 def _check(
-    place: str, stamp: str, budget: int | None, problems: Sequence[Problem], numbers: range
+    place: str, stamp: str, budget: int | None, problems: _Problems, numbers: range
 ) -> list[tuple[int, str]]:
     set_budget(cache_bytes(None) if budget is None else budget)
     dataset = open_cached(place, stamp)
     found = []
     for number in numbers:
         try:
-            check_chunk(dataset, problems, number)
+            check_chunk(dataset, problems.all, number)
         except DamagedError as error:
             found.append((number, str(error)))
     return found

@@ -7,7 +7,6 @@ up to a budget (`loading`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +22,9 @@ from .problem import F32, F64, Problem
 from .reading import cache_bytes
 from .replicas import Sent, State, outset, send
 from .schedules import Schedule
+from .sizes import Sized
 
-__all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient", "score", "total"]
+__all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient", "score"]
 
 # Tiles whose gradients are added in single precision before doubles take over.
 _GRADIENT_TILES = 4
@@ -33,7 +33,7 @@ _MARGINS = 1 << 22
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Sized):
     """What all tasks of a run share: the dataset's path or URL and how to train on it."""
 
     path: str
@@ -77,7 +77,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class FullGradient:
+class FullGradient(Sized):
     """Sums over rows of the gradient at a model, rounding bias removed, without penalties."""
 
     model: F64
@@ -97,7 +97,7 @@ class FullGradient:
 
 
 @dataclass(frozen=True)
-class Anchor:
+class Anchor(Sized):
     """A model and the mean gradient of a row there: what steps of SVRG refer to."""
 
     model: F32
@@ -214,6 +214,13 @@ class Score:
     rows: float
     bytes_read: int
 
+    def __add__(self, other: Score) -> Score:
+        return Score(
+            self.loss_sum + other.loss_sum,
+            self.rows + other.rows,
+            self.bytes_read + other.bytes_read,
+        )
+
 
 def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) -> Score:
     """Loss of a window's training rows or held-out rows, with the rounding bias taken out.
@@ -271,12 +278,3 @@ def _decided_loss(problem: Problem, loaded: LoadedTiles, model: F64, intercept: 
         **loaded.fetching,
     )
     return float(total)
-
-
-def total(scores: Sequence[Score]) -> Score:
-    """Add scores in their order."""
-    return Score(
-        sum(s.loss_sum for s in scores),
-        sum(s.rows for s in scores),
-        sum(s.bytes_read for s in scores),
-    )

@@ -1,0 +1,225 @@
+"""Graphs on a Dask cluster: connecting to it, and what to say when it goes away.
+
+Imports distributed, which takes half a second: `runner` imports this module where it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, wait
+
+from ..errors import UsageError, ZipmlError
+from .admission import require_able
+from .graph import Graph
+from .signals import signals_ignored
+
+__all__ = ["Cluster", "address_in", "connect", "local"]
+
+_ADDRESS = re.compile(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
+_CONNECT_SECONDS = 10
+# A scheduler file may be written only just now.
+_FILE_SECONDS = 10.0
+# A cluster may be without workers for so long: they are being started, or started again.
+_NO_WORKERS_SECONDS = 60.0
+# How often a result that does not come makes us look at the cluster, and how old what we know of
+# its workers may be when a graph is sent.
+_LOOK_SECONDS, _KNOWN_SECONDS = 2.0, 5.0
+# What nobody looks at in a cluster without a dashboard, and what would take values that all workers
+# share away from them again: a quarter of the cost of a round.
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.scheduler.active-memory-manager.start": False,
+}
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+class Cluster:
+    """A runner on the workers of a scheduler.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    address : str
+        As the user knows it.
+    place, fingerprint : str or None
+        Of the dataset that workers must see; None where they are on this machine.
+    """
+
+    distant = True
+
+    def __init__(
+        self, client: Client, address: str, place: str | None = None, fingerprint: str | None = None
+    ) -> None:
+        self._client, self._address = client, address
+        self._place, self._fingerprint = place, fingerprint
+        self._shared: dict[str, tuple[Any, Any]] = {}
+        self._admitted: set[str] = set()
+        self._threads, self._known = 1, -_KNOWN_SECONDS
+
+    def threads(self) -> int:
+        """Threads of all workers; those that have come since are looked at first."""
+        if time.monotonic() - self._known > _KNOWN_SECONDS:
+            workers = self._workers()
+            if not workers:
+                self._wait_for_workers()
+                workers = self._workers()
+            if self._place is not None and not workers.keys() <= self._admitted:
+                new = sorted(workers.keys() - self._admitted)
+                require_able(self._client, new, self._place, self._fingerprint)
+                self._admitted |= set(new)
+            self._threads = max(1, sum(int(info["nthreads"]) for info in workers.values()))
+            self._known = time.monotonic()
+        return self._threads
+
+    def _workers(self) -> dict[str, Any]:
+        if self._client.status != "running":
+            raise self._lost()
+        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def _wait_for_workers(self) -> None:
+        deadline = time.monotonic() + _NO_WORKERS_SECONDS
+        while not self._workers():
+            if time.monotonic() > deadline:
+                raise ZipmlError(
+                    f"the scheduler at {self._address} has had no workers for "
+                    f"{_NO_WORKERS_SECONDS:g} s: start some (dask worker {self._address})"
+                )
+            time.sleep(0.2)
+
+    def share(self, name: str, value: Any) -> Any:
+        """See `Runner`: a task whose result is the value, so that it can be had again if lost."""
+        held = self._shared.get(name)
+        if held is None or held[0] is not value:
+            graph = Graph()
+            key = graph.add(f"share-{name}", _same, value)
+            held = value, self._client.get(graph.tasks, key, sync=False)
+            self._shared[name] = held
+        return held[1]
+
+    def compute(self, graph: Graph, key: str) -> Any:
+        """See `Runner`.
+
+        Raises
+        ------
+        ZipmlError
+            The scheduler or all of its workers have gone, or a task has killed its workers.
+        """
+        self.threads()  # nothing goes to a worker that has not been admitted
+        future = self._client.get(graph.tasks, key, sync=False)
+        try:
+            self._wait(future)
+            return future.result()
+        except _CANCELLED as error:
+            raise self._lost() from error
+        except KilledWorker as error:
+            raise ZipmlError(
+                f"{error.task} was given up after its workers died {error.allowed_failures + 1} "
+                "times in a row: look into their logs, most often they are out of memory"
+            ) from error
+        finally:
+            future.release()
+
+    def _wait(self, future: Any) -> None:
+        seen = time.monotonic()
+        while True:
+            try:
+                with self._client.as_current():
+                    wait([future], timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                if self._workers():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > _NO_WORKERS_SECONDS:
+                    raise ZipmlError(
+                        f"all workers of the scheduler at {self._address} have been gone for "
+                        f"{_NO_WORKERS_SECONDS:g} s"
+                    ) from None
+            else:
+                return
+
+    def _lost(self) -> ZipmlError:
+        return ZipmlError(f"the connection to the Dask scheduler at {self._address} is lost")
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def address_in(path: str | os.PathLike[str]) -> str:
+    """Address of a scheduler from the file that it wrote, for which a few seconds are given.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or no address in it.
+    """
+    file, deadline = Path(path), time.monotonic() + _FILE_SECONDS
+    while not file.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    try:
+        address = json.loads(file.read_text())["address"]
+    except OSError as error:
+        raise UsageError(
+            f"the scheduler file {file} cannot be read ({error.strerror or error}): is the "
+            "scheduler running with --scheduler-file, on a file system that both sides share?"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{file} is no scheduler file: dask scheduler --scheduler-file writes one"
+        ) from error
+    return str(address)
+
+
+@contextmanager
+def local(workers: int, threads: int) -> Iterator[Cluster]:
+    """Start worker processes on this machine."""
+    with (
+        dask.config.set(_QUIET),
+        signals_ignored(signal.SIGINT),  # the workers leave Ctrl-C to this process
+    ):
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=True,
+            dashboard_address=None,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield Cluster(client, cluster.scheduler_address)
+
+
+@contextmanager
+def connect(
+    address: str, *, place: str | None = None, fingerprint: str | None = None
+) -> Iterator[Cluster]:
+    """Connect to a running scheduler.
+
+    Raises
+    ------
+    UsageError
+        This is no address.
+    ZipmlError
+        Nobody answers there, there are no workers, or they cannot be used.
+    """
+    if not _ADDRESS.fullmatch(address):
+        # Distributed would try for long and then fail with a traceback from its event loop.
+        raise UsageError(f"{address!r} is no scheduler address: one looks like tcp://host:8786")
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ZipmlError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        cluster = Cluster(client, address, place, fingerprint)
+        cluster.threads()  # workers that cannot be used are named before anything is computed
+        yield cluster

@@ -1,0 +1,46 @@
+"""Dask graphs, written down task by task.
+
+`dask.delayed` would take every argument apart and copy the graph so far for each list of values:
+for the rounds of an epoch that costs ten times what the rounds do. A graph here is what Dask's
+specification says: a dictionary of tuples.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+__all__ = ["Graph"]
+
+
+class Graph:
+    """Tasks by key.
+
+    Keys begin with what the task does, which Dask's dashboard groups them by, and end in a tag of
+    their own: a scheduler takes equal keys for the same task, and several runs may share it.
+    """
+
+    def __init__(self) -> None:
+        self._tag = secrets.token_hex(5)
+        self.tasks: dict[str, tuple[Any, ...]] = {}
+
+    def add(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> str:
+        """Add a task and return its key; keys of other tasks may stand among `args`, also in lists.
+
+        Parameters
+        ----------
+        name : str
+            What the task does, and on what: ``advance-epoch3-round5``. Unique in the graph.
+        function : callable
+        *args
+            Not taken apart, but for lists.
+        **options
+            Likewise, and without keys.
+        """
+        key = f"{name}-{self._tag}"
+        assert key not in self.tasks, key
+        called = partial(function, **options) if options else function
+        self.tasks[key] = (called, *args)
+        return key
