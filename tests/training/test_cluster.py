@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,8 @@ from zipml_ooc.training.cluster import address_in
 # The log of a worker that is killed on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+_MANAGER = "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER"
+
 
 class Fleet:
     """A scheduler and workers, started by the command line as a user would."""
@@ -54,6 +57,8 @@ class Fleet:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self.file)],
                 stdout=log, stderr=log, cwd=self.folder,
+                # It would take a shared value away from workers that have no use for it just now.
+                env=os.environ | {f"{_MANAGER}__START": "False"},
             )  # fmt: skip
 
     def start_worker(self, name: str, *more: str) -> None:
