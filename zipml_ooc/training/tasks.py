@@ -7,6 +7,7 @@ up to a budget (`loading`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
