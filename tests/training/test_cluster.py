@@ -124,14 +124,14 @@ def expected(dataset: Dataset, tmp_path: Path) -> bytes:
     return model_bytes(tmp_path, train(dataset, OPTIONS, threads=1))
 
 
-@pytest.mark.parametrize("small", [laps._SMALL, 0])
+@pytest.mark.parametrize("small", [laps.SMALL, 0])
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_fleet_of_the_command_line_trains_the_model_of_one_thread(
     fleet: Fleet, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     small: int, bits: int,
 ) -> None:  # fmt: skip
     """Small models and large ones take different graphs."""
-    monkeypatch.setattr(laps, "_SMALL", small)
+    monkeypatch.setattr(laps, "SMALL", small)
     options = TrainOptions(epochs=2, gradient_bits=bits, momentum=0.5)
     expected = model_bytes(tmp_path, train(dataset, options, threads=1))
     result = train(dataset, options, scheduler_file=fleet.file)
@@ -143,6 +143,14 @@ def test_svrg_and_gram_too(fleet: Fleet, dataset: Dataset, tmp_path: Path) -> No
         expected = model_bytes(tmp_path, train(dataset, options, threads=2))
         result = train(dataset, options, scheduler=fleet.address)
         assert model_bytes(tmp_path, result) == expected
+
+
+def test_a_client_that_is_there_is_used_and_left_open(fleet: Fleet, dataset: Dataset) -> None:
+    options = TrainOptions(epochs=1)
+    with Client(fleet.address, set_as_default=False) as client:
+        coef = train(dataset, options, scheduler=client).model.coef
+        assert client.status == "running"
+    assert coef.tolist() == train(dataset, options).model.coef.tolist()
 
 
 def test_runs_that_share_a_scheduler_do_not_meet(

@@ -25,7 +25,7 @@ from .admission import require_able
 from .graph import Graph
 from .signals import signals_ignored
 
-__all__ = ["Cluster", "address_in", "connect", "local"]
+__all__ = ["Cluster", "address_in", "adopt", "connect", "local"]
 
 _ADDRESS = re.compile(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
 _CONNECT_SECONDS = 10
@@ -220,6 +220,25 @@ def connect(
     except (OSError, TimeoutError, ValueError) as error:
         raise ZipmlError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
-        cluster = Cluster(client, address, place, fingerprint)
-        cluster.threads()  # workers that cannot be used are named before anything is computed
-        yield cluster
+        yield adopt(client, address, place=place, fingerprint=fingerprint)
+
+
+def adopt(
+    client: Client,
+    address: str | None = None,
+    *,
+    place: str | None = None,
+    fingerprint: str | None = None,
+) -> Cluster:
+    """Use a client that is connected already.
+
+    Raises
+    ------
+    ZipmlError
+        There are no workers, or they cannot be used.
+    """
+    if address is None:
+        address = str(client.scheduler_info(n_workers=0)["address"])
+    cluster = Cluster(client, address, place, fingerprint)
+    cluster.threads()  # workers that cannot be used are named before anything is computed
+    return cluster

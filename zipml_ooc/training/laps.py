@@ -23,7 +23,7 @@ __all__ = ["rounds"]
 
 # Numbers of a model up to which every group of replicas gets all of the others: 8 replicas of 12
 # bytes each are then at most 786 kB, 6 ms of a network of 1 Gbit/s.
-_SMALL = 8192
+SMALL = 8192
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def rounds(
     """
     epoch = numbered[0][1][0].epoch
     value = graph.add(f"begin-epoch{epoch}-round{numbered[0][0]}", _same, state)
-    folds = distant and channel is None and state.model.size <= _SMALL
+    folds = distant and channel is None and state.model.size <= SMALL
     laps: list[str] = []
     for number, steps in numbered:
         name = f"epoch{epoch}-round{number}"

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..dataset import Dataset, open_dataset
 from .checkpoints import Checkpoints, Keeper, fingerprint
@@ -20,6 +21,9 @@ from .runner import open_runner
 from .skipping import NOTHING_SKIPPED, find_damaged
 from .weights import row_weights
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = ["train"]
 
 
@@ -29,7 +33,7 @@ def train(
     *,
     threads: int | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
+    scheduler: str | Client | None = None,
     memory: int | str | None = None,
     scheduler_file: str | os.PathLike[str] | None = None,
     checkpoints: Checkpoints | None = None,
@@ -81,8 +85,10 @@ def train(
         make_problem(opened.spec, replace(options, bits=bits))
         for bits in precisions_of(opened.spec, options.bits)
     ]
-    elsewhere = scheduler if scheduler_file is None else os.fspath(scheduler_file)
-    reading = Reading.of(memory, workers=workers, scheduler=elsewhere)
+    elsewhere = scheduler_file if scheduler is None else scheduler
+    reading = Reading.of(
+        memory, workers=workers, scheduler=None if elsewhere is None else str(elsewhere)
+    )
     with open_runner(
         threads=threads,
         workers=workers,

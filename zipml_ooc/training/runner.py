@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
 from .graph import Graph
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Runner", "open_runner"]
 
@@ -62,7 +65,7 @@ def open_runner(
     *,
     threads: int | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
+    scheduler: str | Client | None = None,
     scheduler_file: str | os.PathLike[str] | None = None,
     place: str | None = None,
     fingerprint: str | None = None,
@@ -75,8 +78,9 @@ def open_runner(
         Threads of this process (the default: one for each core), or of each local worker.
     workers : int, optional
         Start a cluster of so many worker processes on this machine.
-    scheduler : str, optional
-        Address of a running Dask scheduler. Its workers must see the dataset under the same path.
+    scheduler : str or distributed.Client, optional
+        Address of a running Dask scheduler, or a client that is connected to it and stays so. Its
+        workers must see the dataset under the same path.
     scheduler_file : path, optional
         File that the scheduler wrote its address to (``dask scheduler --scheduler-file``).
     place, fingerprint : str, optional
@@ -112,6 +116,9 @@ def open_runner(
     if workers is not None:
         with cluster.local(workers, threads or 1) as runner:
             yield runner
+        return
+    if scheduler is not None and not isinstance(scheduler, str):
+        yield cluster.adopt(scheduler, place=place, fingerprint=fingerprint)
         return
     address = scheduler
     if scheduler_file is not None:
