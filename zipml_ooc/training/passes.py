@@ -61,10 +61,9 @@ class Passes:
 
     def polynomial(self, job: Job, problem: Problem, estimate: tuple[F64, F64]) -> Polynomial:
         """The polynomial that suits the margins of a model."""
-        from dask import delayed
-
-        task = delayed(polynomial_at)(delayed(job, traverse=False), problem, *estimate)
-        return self.runner.compute(task)  # type: ignore[no-any-return]
+        graph, shared = Graph(), self.runner.share("job", job)
+        key = graph.add("polynomial", polynomial_at, shared, problem, *estimate)
+        return self.runner.compute(graph, key)  # type: ignore[no-any-return]
 
     def rounds(
         self,
