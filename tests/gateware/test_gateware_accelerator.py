@@ -24,6 +24,7 @@ from zipml_ooc.gateware.formats import (
     Table,
 )
 from zipml_ooc.gateware.reference import Program, State, Tile, run
+from zipml_ooc.gateware.sequencer import FrontBuffer
 from zipml_ooc.gateware.stream import pack
 
 DONE = 1 << Status.DONE
@@ -181,7 +182,7 @@ def test_a_malformed_packet_stops_the_run_until_a_reset(early: bool, tile: int) 
                 break
         status = await host.finish()
         assert status & ~CLIPPED == 1 << (Error.EARLY_LAST if early else Error.MISSING_LAST)
-        for _ in range(2):  # two beats of room, then nothing is taken any more
+        for _ in range(FrontBuffer.DEPTH):  # its room, then nothing is taken any more
             await host.send(bytes(form.beat_bits // 8), last=False, patience=5)
         assert not await host.send(bytes(form.beat_bits // 8), last=False, patience=50)
         assert await host.write(Register.CONTROL, 1) == 2

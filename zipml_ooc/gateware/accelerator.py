@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import C, Cat, Module, ResetInserter, Signal, Value
+from amaranth.hdl import C, Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -230,6 +230,12 @@ class Accelerator(wiring.Component):
             Register.STALLS_LOW: core.stalls[:32],
             Register.STALLS_HIGH: core.stalls[32:],
         }
+        looked_up, known = Signal(32), Signal()
+        m.d.sync += [looked_up.eq(0), known.eq(0)]
+        with m.Switch(read_address):
+            for register, source in readable.items():
+                with m.Case(register):
+                    m.d.sync += [looked_up.eq(source), known.eq(1)]
         with m.If(has_address):  # a write has the tables for itself
             m.d.sync += read_wait.eq(0)
         with m.Elif(reads):
@@ -241,13 +247,11 @@ class Accelerator(wiring.Component):
                 self.s_axil_rdata.eq(0),
                 self.s_axil_rresp.eq(_SLVERR),
             ]
-            with m.If(table == 0), m.Switch(read_address):
-                for register, source in readable.items():
-                    with m.Case(register):
-                        m.d.sync += [
-                            self.s_axil_rdata.eq(source),
-                            self.s_axil_rresp.eq(_OKAY),
-                        ]
+            with m.If(table == 0):
+                m.d.sync += [
+                    self.s_axil_rdata.eq(looked_up),
+                    self.s_axil_rresp.eq(Mux(known, _OKAY, _SLVERR)),
+                ]
             with m.Elif(~core.busy & _is_entry(read_address, form)):
                 m.d.sync += self.s_axil_rdata.eq(core.host_read)
                 m.d.sync += self.s_axil_rresp.eq(_OKAY)

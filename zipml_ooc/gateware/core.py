@@ -20,7 +20,7 @@ from .dot import Dot, Unpacker
 from .formats import BATCH_TILES_LIMIT, STEP_BITS, TABLE_BITS, TARGET_BITS, Format
 from .gradient import GradientTree
 from .replay import Replay
-from .sequencer import Sequencer, SkidBuffer
+from .sequencer import FrontBuffer, Sequencer
 from .tables import Tables
 from .update import Update
 
@@ -74,7 +74,7 @@ class Core(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         form = self.form
-        m.submodules.skid = skid = SkidBuffer(form.beat_bits + 1)
+        m.submodules.front = front = FrontBuffer(form.beat_bits + 1)
         m.submodules.unpacker = unpacker = Unpacker(form)
         m.submodules.sequencer = seq = Sequencer(form)
         m.submodules.tables = tables = Tables(form)
@@ -85,13 +85,13 @@ class Core(wiring.Component):
         m.submodules.random = random = XorShift()
 
         # Beats: targets into a register, codes (and ones, for the intercept) to the pipelines.
-        beat, beat_last = skid.out_data[: form.beat_bits], skid.out_data[-1]
+        beat, beat_last = front.out_data[: form.beat_bits], front.out_data[-1]
         m.d.comb += [
-            skid.in_valid.eq(self.tvalid),
-            skid.in_data.eq(Cat(self.tdata, self.tlast)),
-            self.tready.eq(skid.in_ready),
-            skid.out_ready.eq(seq.beat_ready),
-            seq.beat_valid.eq(skid.out_valid),
+            front.in_valid.eq(self.tvalid),
+            front.in_data.eq(Cat(self.tdata, self.tlast)),
+            self.tready.eq(front.in_ready),
+            front.out_ready.eq(seq.beat_ready),
+            seq.beat_valid.eq(front.out_valid),
             seq.beat_last.eq(beat_last),
         ]
         # Decisions drive many gates: they take effect a cycle later, on a copy of the beat.
@@ -113,6 +113,7 @@ class Core(wiring.Component):
             dot.last.eq(delayed(m, seq.last, tables.LATENCY, "last")),
             dot.codes.eq(delayed(m, codes, tables.LATENCY - 1, "codes")),
             dot.model.eq(tables.dot_model),
+            dot.model_inverted.eq(tables.dot_model_inverted),
             dot.centre.eq(tables.dot_centre),
             dot.targets.eq(targets),
             replay.write.eq(delayed(m, seq.issue, 1, "written")),
@@ -179,8 +180,9 @@ class Core(wiring.Component):
         ]
 
         # Update.
-        entry_new = delayed(m, entry_summed, update.LATENCY, "entry_new")
-        ends_run = delayed(m, run_end, tree_latency + 1 + update.LATENCY, "ends_run")
+        ends_now = Signal()
+        entry_ahead = delayed(m, entry_summed, update.LATENCY - 1, "entry_ahead")
+        ends_run = delayed(m, run_end, tree_latency + update.LATENCY, "ends_run")
         m.d.comb += [
             tables.update_entry.eq(entry_asked),
             update.model.eq(tables.model),
@@ -195,12 +197,14 @@ class Core(wiring.Component):
             update.gradient.eq(gradient),
             update.draw.eq(random.draw),
             random.advance.eq(update.advance),
-            tables.new_valid.eq(update.new_valid),
-            tables.new_entry.eq(entry_new),
+            tables.ahead_valid.eq(update.ahead_valid),
+            tables.ahead_entry.eq(entry_ahead),
             tables.new_model.eq(update.new_model),
             seq.update_begins.eq(update.begins),
-            seq.update_ends.eq(update.new_valid & (entry_new == self.columns) & ends_run),
+            seq.update_ends.eq(delayed(m, ends_now, 1, "ends_now")),
         ]
+
+        m.d.comb += ends_now.eq(update.ahead_valid & (entry_ahead == self.columns) & ends_run)
 
         # The host's side.
         m.d.comb += [
@@ -224,17 +228,19 @@ class Core(wiring.Component):
             tables.host_value.eq(self.host_value),
             self.host_read.eq(tables.host_read),
         ]
+        offered = front.out_valid & seq.busy
+        beat_was = delayed(m, offered & seq.beat_ready, 1, "beat_was")
+        stall_was = delayed(m, offered & ~seq.beat_ready, 1, "stall_was")
         with m.If(update.saturated):
             m.d.sync += self.model_saturated.eq(1)
         with m.If(dot.saturated):
             m.d.sync += self.residual_saturated.eq(1)
         with m.If(seq.busy):
             m.d.sync += self.cycles.eq(self.cycles + 1)
-            with m.If(skid.out_valid):
-                with m.If(seq.beat_ready):
-                    m.d.sync += self.beats.eq(self.beats + 1)
-                with m.Else():
-                    m.d.sync += self.stalls.eq(self.stalls + 1)
+        with m.If(beat_was):
+            m.d.sync += self.beats.eq(self.beats + 1)
+        with m.If(stall_was):
+            m.d.sync += self.stalls.eq(self.stalls + 1)
         with m.If(self.start):
             m.d.sync += [
                 self.cycles.eq(0),

@@ -40,7 +40,9 @@ class Unpacker(wiring.Component):
 
 
 class Dot(wiring.Component):
-    """One margin a lane; residuals `form.residual_latency` cycles after the last column.
+    """One margin a lane; half of them take the model from its inverse, to share the wires.
+
+    Residuals come `form.residual_latency` cycles after the last column.
 
     `codes`, `model` and `centre` belong to the same entry; `first` and `last` mark the entries 0
     and d. Targets must hold from the cycle of `first` until its products are there.
@@ -56,6 +58,7 @@ class Dot(wiring.Component):
                 "last": In(1),
                 "codes": In(form.beat_bits),
                 "model": In(signed(MODEL_BITS)),
+                "model_inverted": In(signed(MODEL_BITS)),
                 "centre": In(TABLE_BITS),
                 "targets": In(lanes * TARGET_BITS),
                 "residuals": Out(lanes * RESIDUAL_BITS),
@@ -101,7 +104,8 @@ class Dot(wiring.Component):
             m.submodules[f"product_{row}"] = product
             margin = Signal(signed(width), name=f"margin_{row}", reset_less=True)
             here = Signal(name=f"here_{row}", reset_less=True)
-            m.d.comb += [product.value.eq(self.model), product.code.eq(code)]
+            model = self.model if row < lanes // 2 else ~self.model_inverted
+            m.d.comb += [product.value.eq(model), product.code.eq(code)]
             with m.If(valid):
                 start = ~(target << MARGIN_SHIFT)
                 m.d.sync += margin.eq(Mux(first, start, margin) + product.product)

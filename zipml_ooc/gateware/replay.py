@@ -48,14 +48,18 @@ class Replay(wiring.Component):
         running = Signal()
         held = Signal(form.entry_bits + 1)
         ahead = Signal()
+        tile_entries = Signal(form.entry_bits + 1)
+        codes = Signal(form.beat_bits, reset_less=True)
         m.d.comb += [
             write.en.eq(self.write),
             write.data.eq(self.write_codes),
-            ahead.eq(~self.is_delayed | self.run_end | (held > self.columns + 1)),
+            ahead.eq(~self.is_delayed | self.run_end | (held > tile_entries)),
             self.issue.eq(running & ahead),
             self.last.eq(self.issue & (self.entry == self.columns)),
         ]
-        m.d.sync += [self.codes.eq(read.data), held.eq(held + self.write - self.issue)]
+        m.d.comb += self.codes.eq(codes)
+        m.d.sync += [tile_entries.eq(self.columns + 1), codes.eq(read.data)]
+        m.d.sync += held.eq(held + self.write - self.issue)
         with m.If(self.write):
             m.d.sync += write.addr.eq(write.addr + 1)
         with m.If(self.issue):

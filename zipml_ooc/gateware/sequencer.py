@@ -6,21 +6,25 @@ from typing import Any
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed
 from .formats import BATCH_TILES_LIMIT, Format
 
-__all__ = ["Sequencer", "SkidBuffer"]
+__all__ = ["FrontBuffer", "Sequencer"]
 
 
-class SkidBuffer(wiring.Component):
-    """A stage of a stream that breaks both ways of its handshake: two beats of room."""
+class FrontBuffer(wiring.Component):
+    """A short queue at the door. Taking a beat moves a pointer, and no wide register."""
+
+    DEPTH = 16
 
     def __init__(self, width: int) -> None:
         super().__init__(
             {
                 "in_valid": In(1),
-                "in_ready": Out(1, init=1),
+                "in_ready": Out(1),
                 "in_data": In(width),
                 "out_valid": Out(1),
                 "out_ready": In(1),
@@ -30,19 +34,28 @@ class SkidBuffer(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        spare = Signal.like(self.in_data, reset_less=True)
-        moves = Signal()
-        m.d.comb += moves.eq(self.out_ready | ~self.out_valid)
-        with m.If(self.in_ready):
-            m.d.sync += spare.eq(self.in_data)
-        with m.If(moves):
-            with m.If(self.in_ready):
-                m.d.sync += self.out_data.eq(self.in_data)
-            with m.Else():
-                m.d.sync += self.out_data.eq(spare)
-            m.d.sync += [self.out_valid.eq(self.in_valid | ~self.in_ready), self.in_ready.eq(1)]
-        with m.Elif(self.in_valid):
-            m.d.sync += self.in_ready.eq(0)
+        memory = Memory(shape=len(self.in_data), depth=self.DEPTH, init=[])
+        m.submodules.memory = memory
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        held, held_next = Signal(range(self.DEPTH + 1)), Signal(range(self.DEPTH + 1))
+        push, pop = Signal(), Signal()
+        m.d.comb += [
+            push.eq(self.in_valid & self.in_ready),
+            pop.eq(self.out_valid & self.out_ready),
+            held_next.eq(held + push - pop),
+            write.en.eq(push),
+            write.data.eq(self.in_data),
+            self.out_data.eq(read.data),
+        ]
+        m.d.sync += [
+            held.eq(held_next),
+            self.out_valid.eq(held_next != 0),
+            self.in_ready.eq(held < self.DEPTH - 2),  # what is on its way then still fits
+        ]
+        with m.If(push):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        with m.If(pop):
+            m.d.sync += read.addr.eq(read.addr + 1)
         return m
 
 
@@ -128,6 +141,11 @@ class Sequencer(wiring.Component):
                 entry.eq(0),
                 last_entry.eq(0),
                 waits.eq(self.batch_end & ~self.is_delayed),
+            ]
+            with m.If(final_tile):
+                m.d.sync += takes.eq(0)
+        with m.If(delayed(m, self.last, 1, "counted")):  # there is time until the next one
+            m.d.sync += [
                 tiles_left.eq(tiles_left - 1),
                 final_tile.eq(tiles_left == 2),
                 self.batch_start.eq(self.batch_end),
@@ -135,8 +153,6 @@ class Sequencer(wiring.Component):
             ]
             with m.If(self.batch_end):
                 m.d.sync += tiles_of_batch.eq(self.batch_tiles)
-            with m.If(final_tile):
-                m.d.sync += takes.eq(0)
 
         with m.If(self.beat_valid & self.beat_ready & (self.beat_last != self.last)):
             m.d.sync += [takes.eq(0), self.busy.eq(0)]

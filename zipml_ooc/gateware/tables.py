@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -19,7 +19,8 @@ class Tables(wiring.Component):
     """Model, centre, pace, variance; each answers two cycles after its entry is named.
 
     `dot_entry` names an entry for the margins, `update_entry` one for an update. The margins may
-    ask for an entry of the model a cycle before its new value is there: they get the new one.
+    ask for an entry of the model a cycle before its new value is there, which is when `ahead_*`
+    name it: they get the new one. They get it twice, inverted too, each for half of the lanes.
     While the host has the tables (`host`) it names entries instead and may write them. Entry 0 of
     the centres is 0.
     """
@@ -33,14 +34,15 @@ class Tables(wiring.Component):
             {
                 "dot_entry": In(entry),
                 "dot_model": Out(signed(MODEL_BITS)),
+                "dot_model_inverted": Out(signed(MODEL_BITS)),
                 "dot_centre": Out(TABLE_BITS),
                 "update_entry": In(entry),
                 "model": Out(signed(MODEL_BITS)),
                 "centre": Out(TABLE_BITS),
                 "pace": Out(TABLE_BITS),
                 "variance": Out(TABLE_BITS),
-                "new_valid": In(1),
-                "new_entry": In(entry),
+                "ahead_valid": In(1),
+                "ahead_entry": In(entry),
                 "new_model": In(signed(MODEL_BITS)),
                 "host": In(1),
                 "host_table": In(3),
@@ -71,27 +73,35 @@ class Tables(wiring.Component):
             ]
             m.d.sync += value.eq(read.data)
             with m.If(self.host_table == table):
-                m.d.comb += self.host_read.eq(value)
+                m.d.sync += self.host_read.eq(value)
             return memory, write
 
         memory, model = table(Table.MODEL, signed(MODEL_BITS), self.model)
+        new_valid = delayed(m, self.ahead_valid, 1, "new_valid")
+        new_entry = Signal.like(self.ahead_entry)
+        m.d.sync += new_entry.eq(self.ahead_entry)
         with m.If(~self.host):
             m.d.comb += [
-                model.addr.eq(self.new_entry),
+                model.addr.eq(new_entry),
                 model.data.eq(self.new_model),
-                model.en.eq(self.new_valid),
+                model.en.eq(new_valid),
             ]
+        # In the cycle after an entry is asked for: it is just new, it was new, or it is stored.
         read = memory.read_port()
-        asked = delayed(m, self.dot_entry, 1, "asked")
-        newest = Cat(self.new_model, self.new_entry, self.new_valid)
-        last = delayed(m, newest, 1, "newest")
-        last_model, last_entry, last_valid = last[:MODEL_BITS], last[MODEL_BITS:-1], last[-1]
-        m.d.comb += read.addr.eq(self.dot_entry)
-        m.d.sync += self.dot_model.eq(read.data)
-        with m.If(self.new_valid & (self.new_entry == asked)):
-            m.d.sync += self.dot_model.eq(self.new_model)
-        with m.Elif(last_valid & (last_entry == asked)):
-            m.d.sync += self.dot_model.eq(last_model)
+        is_new, was_new = Signal(), Signal()
+        last_model = Signal(signed(MODEL_BITS), reset_less=True)
+        found = Signal(signed(MODEL_BITS))
+        m.d.comb += [
+            read.addr.eq(self.dot_entry),
+            found.eq(Mux(is_new, self.new_model, Mux(was_new, last_model, read.data))),
+        ]
+        m.d.sync += [
+            is_new.eq(self.ahead_valid & (self.ahead_entry == self.dot_entry)),
+            was_new.eq(new_valid & (new_entry == self.dot_entry)),
+            last_model.eq(self.new_model),
+            self.dot_model.eq(found),
+            self.dot_model_inverted.eq(~found),
+        ]
 
         memory, centre = table(Table.CENTRE, TABLE_BITS, self.centre)
         read = memory.read_port()

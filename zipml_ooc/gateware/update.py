@@ -27,7 +27,7 @@ _MOVED_BITS = 33  # a change of the model in 2**-16 of its units, beyond which i
 class Update(wiring.Component):
     """A new entry of the model `LATENCY` cycles after its gradient, one a cycle.
 
-    `begins` comes `AHEAD` cycles before the first.
+    `begins` comes `AHEAD` cycles before the first, and `ahead_valid` a cycle before each.
 
     The entry's `variance`, `pace`, `centre`, `model` and the number of `rows` come a cycle ahead of
     its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0, which
@@ -56,7 +56,7 @@ class Update(wiring.Component):
                 "advance": Out(1),
                 "draw": In(DRAW_BITS),
                 "begins": Out(1),
-                "new_valid": Out(1),
+                "ahead_valid": Out(1),
                 "new_model": Out(signed(MODEL_BITS)),
                 "saturated": Out(1),
             }
@@ -122,12 +122,13 @@ class Update(wiring.Component):
         m.d.sync += exact.eq(Cat(self.draw, old).as_signed() - moved_by)
         new, outside = saturated(exact >> DRAW_BITS, MODEL_BITS)
         advance = delayed(m, self.valid, 7, "advance")
+        ahead = delayed(m, advance, self.LATENCY - 8, "ahead")
         begins = delayed(m, self.valid & self.first, self.LATENCY - self.AHEAD, "begins")
         m.d.comb += [
             self.advance.eq(advance),
             self.begins.eq(begins),
-            self.new_valid.eq(delayed(m, advance, self.LATENCY - 7, "new_valid")),
+            self.ahead_valid.eq(ahead),
             self.new_model.eq(new),
-            self.saturated.eq(self.new_valid & outside),
+            self.saturated.eq(delayed(m, ahead, 1, "new_valid") & outside),
         ]
         return m
