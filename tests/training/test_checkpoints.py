@@ -67,7 +67,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         "weaved": compressed(numbers, folder / "w", bits=8, samples=1, layout="weaved"),
         "classes": compressed(classes, folder / "c", bits=3, samples=1),
         "weaved classes": compressed(classes, folder / "v", bits=8, layout="weaved"),
-        "many samples": compressed(classes, folder / "m", bits=2, samples=4),
+        "many samples": compressed(classes, folder / "m", bits=4, samples=4),
     }
 
 

@@ -16,6 +16,7 @@ from zipml_ooc import Dataset, TrainOptions, train
 from zipml_ooc.errors import UsageError
 from zipml_ooc.training import plan as plan_module
 from zipml_ooc.training.polynomial import RANGES, choose, first_polynomial, fit
+from zipml_ooc.training.results import TrainingError
 
 
 def derivative(u: np.ndarray) -> np.ndarray:
@@ -115,6 +116,15 @@ def test_it_bears_more_rounding_than_a_correction_of_first_order(tmp_path: Path)
     assert 1.5 * excess(dataset, x, y, sampling="chebyshev") < excess(
         dataset, x, y, sampling="double"
     )
+
+
+def test_a_run_that_no_polynomial_suits_is_stopped_with_advice(tmp_path: Path) -> None:
+    """Its model would be worse than none; the last good one comes with the error."""
+    logistic_npz(tmp_path / "t.npz", signal=2.0, rows=5000)
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=1, samples=4)
+    with pytest.raises(TrainingError, match=r"no polynomial suits .* use more bits") as caught:
+        train(dataset, TrainOptions(epochs=60, sampling="chebyshev"))
+    assert "\n" not in str(caught.value) and caught.value.model is not None
 
 
 def test_the_record_tells_degree_range_and_error(tmp_path: Path) -> None:

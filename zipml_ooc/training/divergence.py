@@ -22,10 +22,21 @@ from .schedules import Schedule
 from .spectrum import Spectrum
 from .tasks import FullGradient, Score
 
-__all__ = ["DIVERGED", "FALLING", "Seen", "Watch", "Weakest", "advice", "curvature", "weakest"]
+__all__ = [
+    "DIVERGED",
+    "FALLING",
+    "UNFIT",
+    "Seen",
+    "Watch",
+    "Weakest",
+    "advice",
+    "curvature",
+    "weakest",
+]
 
 DIVERGED = "training diverged"
 FALLING = "training diverged: the corrected loss falls without end"
+UNFIT = "training stopped: no polynomial suits margins that rounding moves so far"
 
 # A loss this many times that of the zero model means that the iteration has left for good.
 _FAR = 4.0
@@ -179,6 +190,8 @@ def curvature(
 
 def advice(reason: str, options: TrainOptions, schedule: Schedule) -> str:
     """One line: what happened, and what to change."""
+    if reason == UNFIT:
+        return f"{reason}; use more bits, --samples 8, a larger --l2, or --gradient double"
     stronger = "a larger --l2, more bits, or --sampling naive"
     if reason == FALLING:
         given = options.shrinkage is not None

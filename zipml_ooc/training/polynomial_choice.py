@@ -11,9 +11,22 @@ from .curved import sampled_tiles
 from .loading import load_tiles
 from .polynomial import Polynomial, choose, first_polynomial
 from .problem import F64, Problem
+from .shrinkage import rounded_down
 from .tasks import Job
 
-__all__ = ["polynomial_at"]
+__all__ = ["polynomial_at", "step_part"]
+
+# What a polynomial adds to the noise of a step grows with a power of the margins' noise: steps that
+# are right for the derivative let the model run off, until a wider range brings it back, and again.
+_NOISE, _LEAST_STEP = 8.0, 1 / 32
+
+
+def step_part(problem: Problem) -> float:
+    """Part of the usual step that a polynomial bears: one without noise."""
+    if problem.polynomial is None:
+        return 1.0
+    noise = problem.samples * float(problem.variance.astype(np.float64).mean())
+    return max(rounded_down(1.0 / (1.0 + _NOISE * noise)), _LEAST_STEP)
 
 
 def polynomial_at(job: Job, problem: Problem, model: F64, intercept: F64) -> Polynomial:

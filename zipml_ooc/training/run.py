@@ -21,13 +21,14 @@ from .channels import Channel
 from .checkpoints import Keeper
 from .course import Course, Setting
 from .curved import applies
-from .divergence import FALLING, Seen, Watch, advice, curvature, weakest
+from .divergence import FALLING, UNFIT, Seen, Watch, advice, curvature, weakest
 from .options import TrainOptions
 from .outcome import make_model
 from .pace import Pace
 from .passes import Passes
 from .plan import Plan
 from .polish import polished
+from .polynomial_choice import step_part
 from .precision import AUTO, Stages
 from .problem import F32, F64, Problem, make_problem
 from .reading import Reading
@@ -185,7 +186,7 @@ class Run:
             spectrum = self._passes.spectrum(self._job, self._problem)
             if step is None:
                 step = step_size(spectrum, self._problem, self._job.batch_rows)
-                step *= _SVRG_STEP if options.solver == "svrg" else 1.0
+                step *= _SVRG_STEP if options.solver == "svrg" else step_part(self._problem)
             if kept is None:
                 kept = shrinkage(spectrum, self._problem)
             elif self._problem.corrected:  # nobody has seen to it that there is a minimum
@@ -233,7 +234,7 @@ class Run:
             kept = schedule.shrinkage / 4 if course.attempt < _RESTARTS - 2 else 0.0
             schedule = replace(schedule, shrinkage=kept)
         # A smaller step cures neither a step that was asked for nor a loss without a minimum.
-        elif options.step_size is not None or left.reason == FALLING or last:
+        elif options.step_size is not None or left.reason in (FALLING, UNFIT) or last:
             good = None
             if course.records:
                 loss = course.records[-1].loss
@@ -308,6 +309,8 @@ class Run:
             self._job = replace(self._job, problem=replace(self._problem, polynomial=polynomial))
         read, validation = state.bytes_read, None
         reason = watch.leaving(state, part=(epoch + 0.5) / plan.epochs, last=last)
+        if reason is None and last and polynomial is not None and not polynomial.fits:
+            reason = UNFIT
         if reason is None and plan.held_out:
             held_out = self._score(*estimate, held_out=True)
             validation = self._mean_loss(held_out.loss_sum, held_out.rows)
