@@ -219,7 +219,7 @@ def test_train_json_tells_every_epoch(zipml, samples, tmp_path):
     )  # fmt: skip
     assert set(facts) == {
         "epochs", "loss", "validation_loss", "seconds", "model", "rows", "columns",
-        "step_size", "shrinkage", "sampling", "arithmetic", "solver", "l2_path",
+        "step_size", "shrinkage", "sampling", "arithmetic", "solver", "l2_path", "skipped",
     }  # fmt: skip
     assert [e["epoch"] for e in facts["epochs"]] == [1, 2, 3]
     for epoch in facts["epochs"]:
@@ -257,12 +257,12 @@ def test_train_passes_every_option_on(zipml, samples, tmp_path):
         "--patience", "2", "--no-intercept", "--seed", "9", "--threads", "1", "--force",
         "--l1", "0.125", "--solver", "sgd", "--schedule", "cosine", "--momentum", "0.5",
         "--model-bits", "16", "--gradient-bits", "8", "--gradient-norm", "l2", "--replicas", "2",
-        "--bits", "4",
+        "--bits", "4", "--on-error", "skip",
     ).must_succeed()  # fmt: skip
     model = load_model(out)
     assert model.record["options"] == {
         "loss": "huber", "multiclass": "ovr", "huber_delta": 0.75,
-        "class_weight": "none", "l2": 0.5,
+        "class_weight": "none", "l2": 0.5, "on_error": "skip",
         "sampling": "double", "double_form": "split", "arithmetic": "int16", "epochs": 4,
         "batch_rows": 128, "step_size": 0.01, "shrinkage": 0.5, "average": False,
         "validation": 0.25, "patience": 2, "fit_intercept": False, "seed": 9,
