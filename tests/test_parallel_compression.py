@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,32 @@ def test_a_scheduler_does_it_and_tells_what_is_wrong_with_the_data(
                 source_options=target, scheduler=address,
             )  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "threads"]
+
+
+def test_a_worker_that_is_killed_costs_no_byte(folder: Path, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    expected = made(folder, "t.npy", tmp_path / "threads", 2)
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pids = list(client.run(os.getpid).values())
+
+        def kill(stage: str, rows: int, total: int | None) -> None:
+            if stage == "compress" and pids:
+                os.kill(pids.pop(), signal.SIGKILL)
+                pids.clear()
+
+        compress(
+            folder / "t.npy", tmp_path / "d", OPTIONS,
+            source_options=SourceOptions(target=(-1,)), scheduler=cluster.scheduler_address,
+            progress=kill,
+        )  # fmt: skip
+    assert not pids
+    assert tree_bytes(tmp_path / "d") == expected
 
 
 def test_the_first_of_several_mistakes_is_told_however_many_look(

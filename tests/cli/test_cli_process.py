@@ -230,6 +230,16 @@ def test_names_that_the_terminal_cannot_show_are_no_error(zipml_process, tmp_pat
     assert r"gr\xf6\xdfe" in shown
 
 
+def test_workers_compress_to_the_same_bytes_as_threads(zipml_process, zipml, tmp_path):
+    source = tmp_path / "s.npy"
+    zipml("synth", source, "--rows", 40_000, "--columns", 5).must_succeed()
+    for name, where in (("threads", ()), ("workers", ("--workers", 2))):
+        zipml_process(
+            "compress", source, tmp_path / name, "--target", "-1", "--chunk-rows", 4096, *where
+        ).must_succeed()
+    assert tree_bytes(tmp_path / "workers") == tree_bytes(tmp_path / "threads")
+
+
 def test_workers_train_the_same_model_as_threads(zipml_process, samples, tmp_path):
     models = []
     for name, where in (("threads", ("--threads", 2)), ("workers", ("--workers", 2))):
