@@ -25,6 +25,7 @@ from zipml_ooc import (
     dataset_writer,
     durable,
     open_dataset,
+    partial,
     shard_file,
 )
 
@@ -346,7 +347,7 @@ def test_space_is_asked_for_before_anything_is_written(
     def little(_: Any) -> Any:
         return type("Usage", (), {"free": taken})()
 
-    monkeypatch.setattr(dataset_writer.shutil, "disk_usage", little)
+    monkeypatch.setattr(partial.shutil, "disk_usage", little)
     for force in (False, True):
         with pytest.raises(DataError, match=rf"up to [\d,]+ bytes and its disk has {taken:,} left"):
             compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force)

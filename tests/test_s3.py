@@ -8,11 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tables import compressed, regression_npz
+from tables import compressed, regression_npz, tree_bytes
 from typer.testing import CliRunner
 from zipml_cli.main import app
 
-from zipml_ooc import DataError, TrainOptions, UsageError, evaluate, open_dataset, train
+from zipml_ooc import (
+    CompressOptions,
+    DataError,
+    TrainOptions,
+    UsageError,
+    compress,
+    evaluate,
+    open_dataset,
+    train,
+    verify,
+)
 
 pytest.importorskip("s3fs", reason="the S3 client is not installed")
 moto = pytest.importorskip("moto.server", reason="the S3 server is not installed")
@@ -116,3 +126,30 @@ def test_what_is_wrong_with_a_bucket_is_said_in_a_line(
     dataset = open_dataset(upload(tmp_path / "broken"))
     with pytest.raises(DataError, match=r"chunk X/c/0/0 of s3://.*truncated"):
         train(dataset, TrainOptions(bits=2, epochs=1))
+
+
+def test_compress_writes_to_a_bucket_and_goes_on_there(requests: Requests, tmp_path: Path) -> None:
+    import s3fs
+
+    source = regression_npz(tmp_path / "t.npz", rows=1500)
+    options = CompressOptions(bits=3, chunk_rows=128, shard_rows=256)
+    compress(source, tmp_path / "d", options)
+    url = f"s3://{BUCKET}/written/d.zarr"
+
+    def stop(stage: str, rows: int, total: int | None) -> None:
+        if stage == "compress" and rows >= 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(source, url, options, progress=stop)
+    with pytest.raises((DataError, UsageError)):
+        open_dataset(url)
+    compress(source, url, options, resume=True)
+    files = s3fs.S3FileSystem()
+    files.invalidate_cache()
+    root = f"{BUCKET}/written/d.zarr"
+    found = {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
+    assert found == tree_bytes(tmp_path / "d")
+    assert verify(url).whole
+    compress(source, url, options, force=True)
+    assert verify(url).whole

@@ -26,6 +26,7 @@ from .parallel import SourceRecipe, open_workforce
 from .partial import partial_dataset, settle_published
 from .sources import Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
+from .url_partial import UrlPartial
 
 __all__ = ["LEVEL_CHOICES", "CompressOptions", "compress"]
 
@@ -150,14 +151,16 @@ def compress(
     ----------
     sources : path, glob or fsspec URL, or several of them
         Files of the same columns; their rows follow one another.
-    dest : path
-        Where the Zarr group goes.
+    dest : path or URL
+        Where the Zarr group goes: a folder, or whatever fsspec writes to, such as
+        ``s3://bucket/cadata.zarr``.
     options : CompressOptions
     source_options : SourceOptions
         Target columns, names of arrays, CSV dialect.
     force : bool
-        Replace an existing dataset; it stays whole until the new one is. Start again where an
-        interrupted run left an unfinished one.
+        Replace an existing dataset; it stays whole until the new one is, but for one behind a URL,
+        which is removed once the first pass is over. Start again where an interrupted run left an
+        unfinished one.
     resume : bool
         Go on where an interrupted run of the same source and options stopped, if there is one.
         The dataset is the same, to the byte, as that of a run without interruption.
@@ -191,7 +194,7 @@ def compress(
     ... )  # doctest: +SKIP
     """
     paths = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    place = _local_destination(dest)
+    place = _destination(dest)
     if resume and settle_published(place):
         return open_dataset(place)
     _refuse_existing(place, force=force)
@@ -219,19 +222,18 @@ def compress(
             layout = layout_for(
                 plan, zarr_format=options.zarr_format, shard_rows=options.shard_rows
             )
-            return DatasetWriter(partial, source, layout, workforce, threads)
+            partial.require_space(layout.most_bytes)
+            return DatasetWriter(partial.output, source, layout, workforce, threads)
 
         plan = run.resume(partial.read(), place) if partial.begun else None
         if plan is None:
             encoder = FeatureEncoder.fit(source, options.categorical, STATISTICS_ROWS)
             plan = first_pass(source, encoder, options, workforce, report)
             writer = writer_of(plan)
-            writer.require_space()
             partial.begin(run.journal(plan))
         else:
             writer = writer_of(plan)
             writer.keep_existing(report)
-            writer.require_space()
         writer.write(report)
         partial.publish()
     return open_dataset(place)
@@ -243,16 +245,24 @@ def _everywhere(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
     return tuple(path if "://" in path else str(Path(path).absolute()) for path in named)
 
 
-def _local_destination(dest: str | os.PathLike[str]) -> Path:
-    if "://" in os.fspath(dest):
-        raise UsageError(f"the destination must be a local path, got {os.fspath(dest)!r}")
-    place = Path(dest).absolute()
+def _destination(dest: str | os.PathLike[str]) -> Path | str:
+    """A path, or a URL as text."""
+    text = os.fspath(dest)
+    if "://" in text and not text.startswith("file://"):
+        if text.startswith("zip://"):
+            raise UsageError(f"{text}: compress into a folder, and pack that")
+        return text.rstrip("/")
+    place = Path(text.removeprefix("file://")).absolute()
     if not place.parent.is_dir():
         raise UsageError(f"the destination's folder {place.parent} does not exist")
     return place
 
 
-def _refuse_existing(place: Path, *, force: bool) -> None:
+def _refuse_existing(place: Path | str, *, force: bool) -> None:
+    if isinstance(place, str):
+        if not force and UrlPartial(place).complete:
+            raise UsageError(f"{place} exists: choose another destination or use --force")
+        return
     if not place.exists():
         return
     if not force:
@@ -261,7 +271,11 @@ def _refuse_existing(place: Path, *, force: bool) -> None:
         raise UsageError(f"{place} is no Zarr group: --force does not replace it")
 
 
-def _refuse_overlap(source: Source, place: Path) -> None:
+def _refuse_overlap(source: Source, place: Path | str) -> None:
     for path in source.paths:
-        if "://" not in path and Path(path).resolve().is_relative_to(place.resolve()):
+        if isinstance(place, str):
+            same = path.rstrip("/") == place
+        else:
+            same = "://" not in path and Path(path).resolve().is_relative_to(place.resolve())
+        if same:
             raise UsageError(f"{place} cannot be both source and destination")

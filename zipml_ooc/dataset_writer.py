@@ -6,12 +6,10 @@ run left are checked and kept.
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -19,16 +17,13 @@ from zipml_codecs import ValueRefusedError
 
 from .chunk_encoder import ChunkEncoder, variance_sums
 from .dataset_layout import DatasetLayout
-from .durable import write_durably
 from .errors import DataError
 from .first_pass import with_variance
 from .parallel import Workforce, row_ranges
-from .shard_file import ObjectFile
 from .stored_pieces import StoredArray
-from .stores import LocalStore
 
 if TYPE_CHECKING:
-    from .partial import Partial
+    from .outputs import Output
     from .sources import Source
 
 __all__ = ["DatasetWriter", "PieceWriter", "Progress"]
@@ -46,15 +41,14 @@ class PieceWriter:
     Parameters
     ----------
     layout : DatasetLayout
-    data, scratch : Path
-        Folder of the dataset, and one for what is being written.
+    output : Output
     piece : int
     """
 
-    def __init__(self, layout: DatasetLayout, data: Path, scratch: Path, piece: int) -> None:
+    def __init__(self, layout: DatasetLayout, output: Output, piece: int) -> None:
         self._first = layout.chunks_of(piece).start
         self._files = {
-            array: ObjectFile(data / layout.key(array, piece), scratch, layout.shard_chunks)
+            array: output.open(layout.key(array, piece), layout.shard_chunks)
             for array in reversed(layout.arrays)  # X last: it tells that the piece is there
         }
 
@@ -80,7 +74,7 @@ class DatasetWriter:
 
     Parameters
     ----------
-    partial : Partial
+    output : Output
     source : Source
     layout : DatasetLayout
     workforce : Workforce
@@ -91,38 +85,22 @@ class DatasetWriter:
 
     def __init__(
         self,
-        partial: Partial,
+        output: Output,
         source: Source,
         layout: DatasetLayout,
         workforce: Workforce,
         threads: int,
     ) -> None:
-        self._partial, self._source, self._layout = partial, source, layout
+        self._output, self._source, self._layout = output, source, layout
         self._workforce, self._threads = workforce, threads
         self._encoder = ChunkEncoder(layout)
         self._sums: dict[int, npt.NDArray[Any]] = {}  # by chunk
 
-    def require_space(self) -> None:
-        """Refuse a disk that has less left than the dataset takes.
-
-        Raises
-        ------
-        DataError
-        """
-        there = sum(f.stat().st_size for f in self._partial.data.rglob("*") if f.is_file())
-        needed = self._layout.most_bytes - there
-        free = shutil.disk_usage(self._partial.place.parent).free
-        if needed > free:
-            raise DataError(
-                f"{self._partial.place} will take up to {needed:,} bytes and its disk has "
-                f"{free:,} left: free some space, store fewer bits, or choose another destination"
-            )
-
     def keep_existing(self, report: Progress) -> None:
         """Check the pieces that a former run left; what is damaged is written again."""
-        layout, store = self._layout, LocalStore(self._partial.data)
+        layout, store = self._layout, self._output.store()
         arrays = [
-            StoredArray(layout, store, name, metadata, str(self._partial.data))
+            StoredArray(layout, store, name, metadata, "what is written")
             for name, metadata in layout.array_metadata().items()
         ]
 
@@ -157,24 +135,24 @@ class DatasetWriter:
         report("compress", spec.rows, spec.rows)
         spec = with_variance(spec, [self._sums[chunk] for chunk in range(spec.chunks)])
         for key, data in self._layout.metadata(spec.to_attributes()).items():
-            write_durably(self._partial.data / key, [data], self._partial.scratch)
+            self._output.write(key, data)
 
     def _tasks(self) -> list[_Range]:
         """Ranges of missing pieces for workers; none where the source is read in order."""
-        layout, partial = self._layout, self._partial
+        layout = self._layout
         piece_rows = layout.spec.chunk_rows * (layout.shard_chunks or 1)
         ranges = row_ranges(self._source, _TASKS * self._workforce.slots, piece_rows, piece_rows)
         tasks: list[_Range] = []
         for rows in ranges:
             pieces = range(rows.start // piece_rows, -(-rows.stop // piece_rows))
             missing = [p for p in pieces if layout.chunks_of(p).start not in self._sums]
-            tasks += [_Range(layout, partial.data, partial.scratch, run) for run in _runs(missing)]
+            tasks += [_Range(layout, self._output, run) for run in _runs(missing)]
         return tasks
 
     def _write_in_order(self, report: Progress) -> None:
         rows, spec = 0, self._layout.spec
         kept = set(self._sums)
-        with _Encoding(self._layout, self._partial, self._threads, self._encode) as encoding:
+        with _Encoding(self._layout, self._output, self._threads, self._encode) as encoding:
             for chunk, block in enumerate(self._source.blocks(spec.chunk_rows)):
                 rows += block.rows
                 if rows > spec.rows:
@@ -219,8 +197,7 @@ class _Range:
     """Pieces that follow one another, for one worker."""
 
     layout: DatasetLayout
-    data: Path
-    scratch: Path
+    output: Output
     pieces: range
 
 
@@ -249,7 +226,7 @@ def _write_range(
             encoded, sums[chunk] = _encode(encoder, source, chunk, encoder.read(block))
             piece = layout.piece_of(chunk)
             if writer is None:
-                writer = PieceWriter(layout, task.data, task.scratch, piece)
+                writer = PieceWriter(layout, task.output, piece)
             writer.append(chunk, encoded)
             chunk += 1
             if chunk == layout.chunks_of(piece).stop:
@@ -270,11 +247,11 @@ class _Encoding:
     def __init__(
         self,
         layout: DatasetLayout,
-        partial: Partial,
+        output: Output,
         threads: int,
         encode: Callable[[int, Mapping[str, npt.NDArray[Any]]], _Encoded],
     ) -> None:
-        self._layout, self._partial, self._encode = layout, partial, encode
+        self._layout, self._output, self._encode = layout, output, encode
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zipml-encode")
         self._encoding: deque[tuple[int, Future[_Encoded]]] = deque()
@@ -318,8 +295,7 @@ class _Encoding:
     ) -> npt.NDArray[Any]:
         piece = self._layout.piece_of(chunk)
         if self._open is None or self._open[0] != piece:
-            data, scratch = self._partial.data, self._partial.scratch
-            self._open = piece, PieceWriter(self._layout, data, scratch, piece)
+            self._open = piece, PieceWriter(self._layout, self._output, piece)
         self._open[1].append(chunk, encoded)
         if chunk + 1 == self._layout.chunks_of(piece).stop:
             self._closing.append(self._pool.submit(self._open[1].close))

@@ -51,7 +51,7 @@ class Run:
             "plan": plan.to_attributes(),
         }
 
-    def resume(self, journal: Mapping[str, Any], place: Path) -> DatasetSpec:
+    def resume(self, journal: Mapping[str, Any], place: Path | str) -> DatasetSpec:
         """Return the plan of a journal of the same run.
 
         Raises

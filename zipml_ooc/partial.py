@@ -20,6 +20,8 @@ from typing import Any
 
 from .durable import sync_folder, sync_tree, write_durably
 from .errors import DataError, UsageError, ZipmlError
+from .outputs import FolderOutput
+from .url_partial import UrlPartial
 
 __all__ = ["Partial", "partial_dataset", "partial_of", "settle_published"]
 
@@ -43,6 +45,7 @@ class Partial:
         The dataset so far.
     scratch : Path
         For files that are being written.
+    output : FolderOutput
     """
 
     def __init__(self, place: Path, kind: str = "partial") -> None:
@@ -50,8 +53,14 @@ class Partial:
         self.folder = place.with_name(f".{place.name}.{kind}")
         self.data = self.folder / "dataset"
         self.scratch = self.folder / "scratch"
+        self.output = FolderOutput(self.data, self.scratch)
         self._journal = self.folder / "journal.json"
         self._old = self.folder / "replaced"
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.place} unfinished, in {self.folder.name}"
 
     @property
     def begun(self) -> bool:
@@ -86,6 +95,25 @@ class Partial:
         if not isinstance(journal, dict):
             raise UsageError(f"{self._journal} is damaged: start again with --force")
         return journal
+
+    def require_space(self, needed: int) -> None:
+        """Refuse a disk that has less left than the dataset takes.
+
+        Raises
+        ------
+        DataError
+        """
+        there = sum(f.stat().st_size for f in self.data.rglob("*") if f.is_file())
+        free = shutil.disk_usage(self.place.parent).free
+        if needed - there > free:
+            raise DataError(
+                f"{self.place} will take up to {needed - there:,} bytes and its disk has "
+                f"{free:,} left: free some space, store fewer bits, or choose another destination"
+            )
+
+    def discard(self) -> None:
+        """Give up what is unfinished."""
+        self.clear()
 
     def publish(self) -> None:
         """Give the finished dataset its name; one that is there already stays until then."""
@@ -191,17 +219,21 @@ def _alive(pid: str) -> bool:
     return True
 
 
-def partial_of(dest: str | os.PathLike[str]) -> Path | None:
+def partial_of(dest: str | os.PathLike[str]) -> str | None:
     """Where the unfinished dataset of a destination lies, if there is one."""
     if "://" in os.fspath(dest):
-        return None
+        return os.fspath(dest) if UrlPartial(os.fspath(dest)).begun else None
     partial = Partial(Path(dest).absolute())
-    return partial.folder if partial.begun else None
+    return os.fspath(partial.folder) if partial.begun else None
 
 
-def settle_published(place: Path) -> bool:
+def _of(place: Path | str) -> Partial | UrlPartial:
+    return UrlPartial(place) if isinstance(place, str) else Partial(place)
+
+
+def settle_published(place: Path | str) -> bool:
     """Finish a run that died when nothing but the cleaning up was left."""
-    partial = Partial(place)
+    partial = _of(place)
     if not partial.published:
         return False
     with partial.locked():
@@ -210,12 +242,14 @@ def settle_published(place: Path) -> bool:
 
 
 @contextmanager
-def partial_dataset(place: Path, *, force: bool, resume: bool) -> Iterator[Partial]:
+def partial_dataset(
+    place: Path | str, *, force: bool, resume: bool
+) -> Iterator[Partial | UrlPartial]:
     """Hold the unfinished dataset of a destination, and decide at the end what becomes of it.
 
     Parameters
     ----------
-    place : Path
+    place : Path, or str for a URL
     force : bool
         Start again where an unfinished dataset is.
     resume : bool
@@ -228,23 +262,23 @@ def partial_dataset(place: Path, *, force: bool, resume: bool) -> Iterator[Parti
     DataError
         It cannot be written.
     """
-    partial = Partial(place)
+    partial = _of(place)
     with partial.locked():
         partial.recover()
         begun = partial.begun
         if begun and not (resume or force):
             raise UsageError(
-                f"an earlier run left {place} unfinished, in {partial.folder.name}: go on with "
-                "--resume, or start again with --force"
+                f"an earlier run left {partial.title}: go on with --resume, or start again with "
+                "--force"
             )
         if not (begun and resume):
-            partial.clear()
+            partial.discard()
         try:
             yield partial
         except BaseException as error:
             kept = partial.begun and _worth_keeping(error, resumed=begun and resume)
             if not kept:
-                partial.clear()
+                partial.discard()
             _say(error, partial, kept=kept)
             raise
 
@@ -256,7 +290,7 @@ def _worth_keeping(error: BaseException, *, resumed: bool) -> bool:
     return resumed and isinstance(error, UsageError)
 
 
-def _say(error: BaseException, partial: Partial, *, kept: bool) -> None:
+def _say(error: BaseException, partial: Partial | UrlPartial, *, kept: bool) -> None:
     """Turn an error of the file system into ours, and add what becomes of the dataset."""
     outcome = "nothing was left behind"
     if kept:

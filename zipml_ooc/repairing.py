@@ -20,10 +20,9 @@ import numpy.typing as npt
 from zipml_codecs import ValueRefusedError
 
 from .chunk_encoder import ChunkEncoder, variance_sums
-from .durable import write_durably
 from .errors import DataError, UsageError
+from .outputs import FolderOutput
 from .partial import Partial
-from .shard_file import ObjectFile
 from .sources import Block, Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
 from .stored_pieces import Damage, StoredArray
@@ -288,10 +287,9 @@ class _Repair:
 
     def replace(self) -> None:
         """Put every object in place, whole."""
-        folder = self._beside.place
+        output = FolderOutput(self._beside.place, self._beside.scratch)
         for array, chunks in self._objects:
-            path = folder / array.places.key(chunks[0])
-            file = ObjectFile(path, self._beside.scratch, array.shard_chunks)
+            file = output.open(array.places.key(chunks[0]), array.shard_chunks)
             for chunk in chunks:
                 stored = self._made(array.name, chunk) or array.recover(chunk)
                 assert stored is not None  # made, if it could not be recovered
@@ -302,5 +300,4 @@ class _Repair:
             files: Mapping[str, bytes] = metadata_files(metadata)
             for file_name, content in files.items():
                 if any(key.startswith(f"{name}/") for key in damaged):
-                    path = folder / name / file_name
-                    write_durably(path, [content], self._beside.scratch)
+                    output.write(f"{name}/{file_name}", content)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .durable import commit, write_all
+from .durable import write_all
 from .value_codec import CHECKSUM_BYTES, add_checksum
 
 if TYPE_CHECKING:
@@ -35,16 +36,18 @@ class ObjectFile:
 
     Parameters
     ----------
-    path : Path
-        Where it appears.
     scratch : Path
-        A folder of the same file system, for the time until then.
+        A folder for the time until then.
     shard_chunks : int or None
         Chunks of a shard; None for an object that is one chunk.
+    publish : callable
+        Called as publish(descriptor, path) with what was written; the path is its own then.
     """
 
-    def __init__(self, path: Path, scratch: Path, shard_chunks: int | None) -> None:
-        self._path = path
+    def __init__(
+        self, scratch: Path, shard_chunks: int | None, publish: Callable[[int, Path], None]
+    ) -> None:
+        self._publish = publish
         # Nobody else writes this file, not even another attempt at the same object.
         self._temporary = scratch / secrets.token_hex(8)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -67,10 +70,11 @@ class ObjectFile:
         try:
             if self._index is not None:
                 write_all(self._descriptor, add_checksum(self._index.tobytes()))
-            commit(self._descriptor, self._temporary, self._path)
+            self._publish(self._descriptor, self._temporary)
         finally:
             os.close(self._descriptor)
 
     def abandon(self) -> None:
-        """Leave what was written to whoever clears the scratch folder."""
+        """Drop what was written."""
         os.close(self._descriptor)
+        self._temporary.unlink(missing_ok=True)

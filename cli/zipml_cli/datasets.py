@@ -66,7 +66,7 @@ def compress(
     Examples:
       zipml compress houses.csv.gz houses.zarr --target price
       zipml compress 'part-*.parquet' all.zarr --target -1 --bits 3 --workers 4
-      zipml compress train.npz train.zarr --nan mean
+      zipml compress train.npz s3://bucket/train.zarr --nan mean
       zipml compress train.npz any.zarr --layout weaved --bits 8 --precisions 2,4,8
       zipml compress survey.csv survey.zarr --target income --weight households
       zipml compress houses.csv.gz houses.zarr --target price --resume

@@ -195,7 +195,7 @@ Sources = Annotated[
         "HDF5, Zarr.",
     ),
 ]
-Destination = Annotated[str, typer.Argument(metavar="DEST", help="Where the Zarr group goes.")]
+Destination = Annotated[str, typer.Argument(metavar="DEST", help="Where the Zarr group goes: a folder or a URL.")]
 TaskName = Annotated[
     Task,
     typer.Option(

@@ -71,7 +71,8 @@ def test_compress_refuses_missing_sources_and_places(zipml, samples, tmp_path, k
         zipml("compress", tmp_path / "no*.csv", dest).must_refuse(2, "no*.csv")
         zipml("compress", "nowhere://a/b.csv", dest).must_refuse(2, "nowhere")
         zipml("compress", samples.table, tmp_path / "no" / "d.zarr").must_refuse(2, "no")
-        zipml("compress", samples.table, "s3://bucket/d.zarr").must_refuse(2, "local")
+        zipml("compress", samples.table, "nowhere://bucket/d.zarr").must_refuse(2, "nowhere")
+        zipml("compress", samples.table, "zip://d.zip").must_refuse(2, "folder")
         zipml("compress", samples.table).must_refuse(2, "Missing argument")
         zipml("compress").must_refuse(2, "Missing argument")
 
