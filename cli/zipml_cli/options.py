@@ -195,7 +195,9 @@ Sources = Annotated[
         "HDF5, Zarr.",
     ),
 ]
-Destination = Annotated[str, typer.Argument(metavar="DEST", help="Where the Zarr group goes: a folder or a URL.")]
+Destination = Annotated[
+    str, typer.Argument(metavar="DEST", help="Where the Zarr group goes: a folder or a URL.")
+]
 TaskName = Annotated[
     Task,
     typer.Option(
