@@ -14,7 +14,14 @@ import pytest
 import zarr
 from tables import tree_bytes
 
-from zipml_ooc import CompressOptions, DataError, SourceOptions, UsageError, compress
+from zipml_ooc import (
+    CompressOptions,
+    DataError,
+    SourceOptions,
+    UsageError,
+    ZipmlError,
+    compress,
+)
 from zipml_ooc.parallel import row_ranges
 from zipml_ooc.sources import open_source
 
@@ -206,3 +213,25 @@ def test_workers_and_schedulers_that_cannot_be_are_refused(folder: Path, tmp_pat
         with pytest.raises(UsageError):
             compress(folder / "t.npz", tmp_path / "d", **options)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_that_goes_away_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    expected = made(folder, "t.npy", tmp_path / "threads", 2)
+    target = SourceOptions(target=(-1,))
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+
+    def leave(stage: str, rows: int, total: int | None) -> None:
+        if stage == "compress" and rows >= 5000:
+            cluster.close()
+
+    with pytest.raises(ZipmlError, match="--resume goes on with it"):
+        compress(
+            folder / "t.npy", tmp_path / "d", OPTIONS, source_options=target,
+            scheduler=cluster.scheduler_address, progress=leave,
+        )  # fmt: skip
+    compress(folder / "t.npy", tmp_path / "d", OPTIONS, source_options=target, resume=True)
+    assert tree_bytes(tmp_path / "d") == expected

@@ -6,7 +6,6 @@ not depend on how many there were at work.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .errors import UsageError, ZipmlError
 from .sources import Source, SourceOptions, open_source
 from .sources.weights import WeightedSource
+
+if TYPE_CHECKING:
+    from .training.runner import Runner
 
 __all__ = ["SourceRecipe", "StoppedError", "Workforce", "open_workforce", "row_ranges"]
 
@@ -26,8 +28,6 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Report = Callable[[int], None]
 
-# On a scheduler whose size is not known beforehand.
-_CLUSTER_SLOTS = 16
 # Ranges are read from the start of what a source reads at once; with fewer than so many of these
 # in a range, most of what is read would be thrown away.
 _GRAINS = 2
@@ -98,7 +98,9 @@ class Workforce:
         How many tasks run side by side.
     """
 
-    def __init__(self, slots: int, source: Source | SourceRecipe, runner: Any = None) -> None:
+    def __init__(
+        self, slots: int, source: Source | SourceRecipe, runner: Runner | None = None
+    ) -> None:
         self.slots = slots
         self._source, self._runner = source, runner
 
@@ -137,8 +139,7 @@ class Workforce:
             if self._runner is None:
                 return _run(function, self._source, task, progress)
             run = partial(_run, function, self._source, task, _ignore)
-            outcome: _Outcome[Result] = _on_cluster(self._runner, name, run)
-            return outcome
+            return _on_cluster(self._runner, name, run)
 
         pool = ThreadPoolExecutor(self.slots, thread_name_prefix=f"zipml-{name}")
         waiting: deque[Future[_Outcome[Result]]] = deque()
@@ -159,9 +160,17 @@ def _ignore(rows: int) -> None:
     """Report nothing: progress does not cross processes."""
 
 
-def _on_cluster(runner: Any, name: str, function: Callable[[], Any]) -> Any:
-    key = f"{name}-{secrets.token_hex(8)}"  # what the dashboard groups tasks by comes first
-    return runner._client.submit(function, key=key, pure=False).result()
+def _on_cluster(
+    runner: Runner, name: str, function: Callable[[], _Outcome[Result]]
+) -> _Outcome[Result]:
+    from .training.graph import Graph
+
+    graph = Graph()
+    try:
+        outcome: _Outcome[Result] = runner.compute(graph, graph.add(name, function))
+    except ZipmlError as error:  # workers or scheduler went away: no fault of the data
+        return _Outcome(error=error, passing=True)
+    return outcome
 
 
 def _result(outcome: _Outcome[Result]) -> Result:
@@ -227,6 +236,5 @@ def open_workforce(
         return
     from .training.runner import open_runner
 
-    slots = _CLUSTER_SLOTS if workers is None else workers * (threads_given or 1)
     with open_runner(threads=threads_given, workers=workers, scheduler=scheduler) as runner:
-        yield Workforce(slots, recipe, runner)
+        yield Workforce(runner.threads(), recipe, runner)
