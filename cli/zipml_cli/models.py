@@ -90,6 +90,7 @@ def train(
       zipml train digits.zarr --out digits.zipml --loss squared-hinge
       zipml train houses.zarr --validation 0.1 --patience 3 --json
       zipml train big.zarr --out big.zipml --memory 512MB
+      zipml train labels.zarr --gradient chebyshev
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
       zipml train weaved.zarr --loss hinge --bits 4 --gradient refetch
