@@ -48,8 +48,12 @@ class ChunkEncoder:
             )
         fill = spec.encoder["fill"]
         self._fill = None if fill is None else np.asarray(fill, np.float64)
-        self._usual = ValueCodec.usual(layout.zarr_format)
-        self._codecs = codecs or {}
+        usual = {
+            name: ValueCodec.usual(layout.zarr_format, layout.dtype(name))
+            for name in layout.arrays[1:]
+        }
+        given = {name: codec for name, codec in (codecs or {}).items() if codec is not None}
+        self._codecs = usual | given
 
     def read(self, block: Block) -> dict[str, npt.NDArray[Any]]:
         """Return the values that a block has for each array."""
@@ -77,7 +81,7 @@ class ChunkEncoder:
             return self._encode_features(values, chunk)
         padded = self._layout.empty_chunk(array)
         padded[: len(values)] = values.reshape(len(values), *padded.shape[1:])
-        return (self._codecs.get(array) or self._usual).encode(padded)
+        return self._codecs[array].encode(padded)
 
     def _encode_features(self, values: npt.NDArray[np.float64], chunk: int) -> bytes:
         spec = self._spec

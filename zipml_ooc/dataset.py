@@ -220,7 +220,7 @@ class Dataset:
                 f"{self.path} holds no target: compress the source again with --target"
             )
         stored = self._rows("y").read(start, stop)
-        target = stored.reshape(stop - start, -1).astype(np.float64)
+        target = stored.reshape(stop - start, -1).astype(np.float64, copy=False)
         if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
             raise DamagedError(
                 f"targets y of {self.path} are missing between rows {start} and {stop}: "
@@ -230,7 +230,7 @@ class Dataset:
 
     def read_weight(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Read the weights of a range of rows of a dataset that has them: (rows,)."""
-        weight = self._rows("sample_weight").read(start, stop).astype(np.float64)
+        weight = self._rows("sample_weight").read(start, stop).astype(np.float64, copy=False)
         if weight.shape != (stop - start,) or not (np.isfinite(weight) & (weight >= 0)).all():
             raise DamagedError(
                 f"the weights sample_weight of {self.path} are missing or damaged between rows "

@@ -173,7 +173,9 @@ class DatasetLayout:
             {"dimension_names": axes} if v3 else {"attributes": {"_ARRAY_DIMENSIONS": axes}}
         )
         if name != "X":
-            options["compressors"] = ValueCodec.usual(self.zarr_format).to_metadata()
+            options["compressors"] = ValueCodec.usual(
+                self.zarr_format, self.dtype(name)
+            ).to_metadata()
         elif v3:
             configuration = spec.quantizer.to_dict()
             options["serializer"] = {"name": "zipml.quantize", "configuration": configuration}

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..kernels.timing import machine
 from . import __doc__ as about
-from . import epoch, memory
+from . import epoch, loading, memory
 from .text import as_text
 
-PARTS = {"epoch": epoch.measure, "memory": memory.measure}
+PARTS = {"epoch": epoch.measure, "loading": loading.measure, "memory": memory.measure}
 
 
 def main() -> None:

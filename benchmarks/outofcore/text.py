@@ -17,6 +17,8 @@ def as_text(report: dict[str, Any]) -> str:
     ]
     if "epoch" in report:
         lines += ["", *_epoch(report["epoch"])]
+    if "loading" in report:
+        lines += ["", *_loading(report["loading"])]
     if "memory" in report:
         lines += ["", *_memory(report["memory"])]
     return "\n".join(lines)
@@ -57,6 +59,22 @@ def _epoch(part: dict[str, Any]) -> Iterator[str]:
                 times += f" (to {ENOUGH:.0%}: {sooner:.1f}x)"
             ratios.append(f"{other['name']} {times}")
         yield f"{way['name']}: as fast an epoch as " + ", ".join(ratios)
+
+
+def _loading(part: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"loading   {part['rows']:,} rows x {part['columns']} columns at {part['bits']} bits x "
+        f"{part['samples']} samples, {part['chunks']} chunks in the page cache; medians of "
+        f"{part['turns']} turns"
+    )
+    yield f"{'':34}{'threads':>8}{'GB/s':>8}{'read()':>8}{'of it':>7}{'quartiles':>13}"
+    for way in part["ways"]:
+        low, high = way["ratio_quartiles"]
+        yield (
+            f"{way['name']:34}{way['threads']:>8}{way['bytes_per_second'] / 1e9:>8.2f}"
+            f"{way['plain_bytes_per_second'] / 1e9:>8.2f}{way['ratio']:>7.2f}"
+            f"{f'{low:.2f}-{high:.2f}':>13}"
+        )
 
 
 def _memory(part: dict[str, Any]) -> Iterator[str]:
