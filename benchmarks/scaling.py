@@ -165,14 +165,13 @@ def processor_seconds(process: int) -> float:
 def scheduler_work(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Processor time of the scheduler for a round, for 8 and 64 replicas on 64 workers.
 
-    Up to 8192 numbers every group of replicas merges the round before by itself; the last case
-    has the graph of larger models, with one task that merges.
+    Either every group of replicas merges the round before by itself, or one task does.
     """
     out = []
     with in_process_workers(folder, MANY) as (address, process):
-        for replicas, small in ((REPLICAS, laps.SMALL), (MANY, laps.SMALL), (MANY, 0)):
-            dataset = table(folder, rows=64 * replicas * rounds, columns=10 + (small == 0))
-            laps.SMALL = small
+        for replicas, most in ((REPLICAS, MANY), (REPLICAS, 0), (MANY, MANY), (MANY, 0)):
+            dataset = table(folder, rows=64 * replicas * rounds, columns=10 + (most == 0))
+            laps.PARTS = most
             with open_runner(scheduler=address) as runner:
                 job, plan, state = tiny_job(dataset, replicas, runner)
                 passes, numbered = Passes(runner, plan), list(enumerate(plan.rounds(0)))
@@ -184,7 +183,7 @@ def scheduler_work(folder: Path, rounds: int) -> list[dict[str, Any]]:
                 done = 2 * len(numbered)
                 out.append({
                     "workers": MANY, "replicas": replicas,
-                    "merging tasks": int(small == 0),
+                    "merging tasks": int(most == 0),
                     "scheduler ms": (processor_seconds(process) - before) / done * 1e3,
                     "round ms": (time.perf_counter() - began) / done * 1e3,
                 })  # fmt: skip
