@@ -66,7 +66,7 @@ def measure(device: Simulation, form: Format, name: str, folder: Path, epochs: i
     with TemporaryDirectory() as scratch:
         source, place = Path(scratch) / "t.npz", Path(scratch) / "t.zarr"
         np.savez(source, X=x.astype(np.float32), y=y)
-        options = CompressOptions(bits=form.bits, levels="uniform", task="regression")
+        options = CompressOptions(bits=form.bits, samples=1, levels="uniform", task="regression")
         data = compress(source, place, options, source_options=SourceOptions())
         native_options = TrainOptions(epochs=epochs)
         native = train(data, native_options)
