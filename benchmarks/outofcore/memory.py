@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 BITS, SAMPLES, EPOCHS = 2, 2, 2
+BUDGET = "256MB"
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     source.unlink()
     training, train_peak, printed = _zipml(
-        "train", packed, "--out", model, "--epochs", EPOCHS, "--json"
+        "train", packed, "--out", model, "--epochs", EPOCHS, "--memory", BUDGET, "--json"
     )
     result = json.loads(printed)
     return {
@@ -36,6 +37,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": SAMPLES,
         "compress_seconds": compressing,
         "compress_peak": compress_peak,
+        "budget": BUDGET,
         "epochs": EPOCHS,
         "train_seconds": training,
         "epoch_seconds": min(epoch["seconds"] for epoch in result["epochs"]),

@@ -89,6 +89,6 @@ def _memory(part: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"train     {part['epochs']} epochs, {part['epoch_seconds']:.2f} s each, "
-        f"peak {part['train_peak'] / 1e6:.0f} MB, "
+        f"peak {part['train_peak'] / 1e6:.0f} MB with --memory {part['budget']}, "
         f"loss {part['loss']:.6g}"
     )
