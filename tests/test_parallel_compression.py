@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -115,6 +116,7 @@ def test_a_scheduler_does_it_and_tells_what_is_wrong_with_the_data(
                 source_options=target, scheduler=address,
             )  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "threads"]
+    assert dask.config.get("scheduler", None) is None  # nobody else is sent to that cluster
 
 
 def test_a_worker_that_is_killed_costs_no_byte(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, wait
+from distributed import Client, KilledWorker, LocalCluster
+from distributed.client import _wait
 
 from ..errors import UsageError, ZipmlError
 from .admission import require_able
@@ -136,8 +137,9 @@ class Cluster:
         seen = time.monotonic()
         while True:
             try:
-                with self._client.as_current():
-                    wait([future], timeout=_LOOK_SECONDS)
+                # `distributed.wait` with the client said. It would look for a current one, and
+                # setting that changes Dask's configuration for all threads.
+                self._client.sync(_wait, [future], timeout=_LOOK_SECONDS)
             except TimeoutError:
                 if self._workers():
                     seen = time.monotonic()
