@@ -15,7 +15,7 @@ import numpy.typing as npt
 from zipml_codecs.checksum import crc32c
 
 from .cache import ByteCache, Group, Item
-from .errors import DamagedError, DataError
+from .errors import REMEDY, DamagedError, DataError
 from .stores import Range, Store
 
 __all__ = ["ChunkPlace", "ChunkPlaces", "MissingChunkError", "Sharding"]
@@ -225,6 +225,6 @@ class ChunkPlaces:
                 raise DamagedError(
                     f"chunk {self.title(chunk)} of {self._place} cannot be found: the index of "
                     f"shard {key} does not match its checksum, it is truncated or corrupted; "
-                    "compress the source again"
+                    f"{REMEDY}"
                 )
         return np.frombuffer(body, _ENTRY)

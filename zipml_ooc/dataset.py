@@ -21,7 +21,7 @@ from zipml_codecs.weave import place_tiles, plane_ranges, tile_ranges
 
 from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
-from .errors import DamagedError, DataError, UsageError
+from .errors import REMEDY, DamagedError, DataError, UsageError
 from .row_arrays import RowArray
 from .stored_pieces import require_ours
 from .stores import Range, Store, Traffic, open_store
@@ -167,7 +167,7 @@ class Dataset:
                 if not (again and self.store.remote):  # what came need not be what is there
                     raise DamagedError(
                         f"chunk {self._places.title(chunk)} of {self.path} cannot be used: "
-                        f"{error}; compress the source again"
+                        f"{error}; {REMEDY}"
                     ) from error
         raise AssertionError("the second try returns or raises")
 
@@ -177,9 +177,7 @@ class Dataset:
         try:
             return read(self._places.find(chunk))
         except (FileNotFoundError, MissingChunkError):
-            raise DamagedError(
-                f"chunk {title} of {self.path} is missing: compress the source again"
-            ) from None
+            raise DamagedError(f"chunk {title} of {self.path} is missing: {REMEDY}") from None
         except OSError as error:
             kind = DataError if isinstance(error, UnavailableError) else DamagedError
             raise kind(f"chunk {title} of {self.path} cannot be read: {error}") from error
@@ -223,8 +221,7 @@ class Dataset:
         target = stored.reshape(stop - start, -1).astype(np.float64, copy=False)
         if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
             raise DamagedError(
-                f"targets y of {self.path} are missing between rows {start} and {stop}: "
-                "compress the source again"
+                f"targets y of {self.path} are missing between rows {start} and {stop}: {REMEDY}"
             )
         return target
 
@@ -234,7 +231,7 @@ class Dataset:
         if weight.shape != (stop - start,) or not (np.isfinite(weight) & (weight >= 0)).all():
             raise DamagedError(
                 f"the weights sample_weight of {self.path} are missing or damaged between rows "
-                f"{start} and {stop}: compress the source again"
+                f"{start} and {stop}: {REMEDY}"
             )
         return weight
 

@@ -6,7 +6,10 @@ line turns a `UsageError` into exit code 2 and any other `ZipmlError` into exit 
 
 from __future__ import annotations
 
-__all__ = ["DamagedError", "DataError", "UsageError", "ZipmlError"]
+__all__ = ["REMEDY", "DamagedError", "DataError", "UsageError", "ZipmlError"]
+
+REMEDY = "zipml repair makes what is damaged again from the source"
+"""What to do about chunks of a dataset."""
 
 
 class ZipmlError(Exception):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from zipml_codecs import ChunkError
 
 from .chunk_places import ChunkPlaces, MissingChunkError
-from .errors import DamagedError, DataError
+from .errors import REMEDY, DamagedError, DataError
 from .stores import Store
 from .stores.retries import UnavailableError
 from .value_codec import ValueCodec
@@ -73,7 +73,7 @@ class RowArray:
                 place = self._places.find(number)
                 data = self._store.read(place.key, place.ranges(None))
             except (FileNotFoundError, MissingChunkError):
-                raise DamagedError(f"{title} is missing: compress the source again") from None
+                raise DamagedError(f"{title} is missing: {REMEDY}") from None
             except OSError as error:
                 kind = DataError if isinstance(error, UnavailableError) else DamagedError
                 raise kind(f"{title} cannot be read: {error}") from error
@@ -83,9 +83,7 @@ class RowArray:
                 return values
             except ChunkError as error:
                 if not (again and self._store.remote):  # what came may not be what is there
-                    raise DamagedError(
-                        f"{title} cannot be used: {error}; compress the source again"
-                    ) from error
+                    raise DamagedError(f"{title} cannot be used: {error}; {REMEDY}") from error
         raise AssertionError("the second try returns or raises")
 
 
