@@ -159,3 +159,8 @@ def simulate(dut: Any, testbench: Any, *, clocked: bool = True) -> None:
         simulator.add_clock(1e-8)
     simulator.add_testbench(testbench)
     simulator.run()
+
+
+def joined(values: Any, bits: int) -> int:
+    """Numbers side by side, the first in the lowest bits."""
+    return sum((int(v) & ((1 << bits) - 1)) << (bits * i) for i, v in enumerate(values))
