@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,24 @@ def test_data_that_do_not_fit_the_bitstream_are_named(
 ) -> None:
     with pytest.raises(DeviceError, match=message):
         Driver(Canned()).load(*some_program(columns, bits))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": np.full(6, 40000)}, "model from 40000 to 40000: entries hold -32768 to 32767"),
+        ({"seed": 1 << 70}, "a generator has 64 bits"),
+        ({"model": np.zeros(4, np.int64)}, "6 centres for a model of 4 entries"),
+    ],
+)
+def test_a_state_that_registers_cannot_hold_is_refused(
+    change: dict[str, object], message: str
+) -> None:
+    program, state = some_program()
+    bus = Canned()
+    with pytest.raises(DeviceError, match=message):
+        Driver(bus).load(program, replace(state, **change))
+    assert not bus.written
 
 
 @pytest.mark.parametrize(
@@ -202,6 +220,13 @@ def test_gaps_between_beats_change_nothing_but_cycles(device: Simulation) -> Non
         models.append(driver.state(5).model.tolist())
     assert models[0] == models[1]
     assert cycles[1] > cycles[0] + 50
+
+
+def test_a_simulation_that_is_closed_says_so(device: Simulation) -> None:
+    with Simulation(device.form) as made:
+        made.read(Register.IDENTITY)
+    with pytest.raises(SimulationError, match="is closed"):
+        made.read(Register.IDENTITY)
 
 
 def test_wrong_beats_are_refused_before_they_are_sent(device: Simulation) -> None:

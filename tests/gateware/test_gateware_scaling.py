@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zipml_ooc import TrainOptions, compress, synth, train
+from zipml_ooc import SourceOptions, TrainOptions, compress, synth, train
 from zipml_ooc.compression import CompressOptions
 from zipml_ooc.dataset import Dataset
-from zipml_ooc.errors import UsageError
+from zipml_ooc.errors import DataError, UsageError
 from zipml_ooc.gateware.formats import NO_ROW, Format
 from zipml_ooc.gateware.reference import State, Tile, run
 from zipml_ooc.gateware.scaling import Scaling
@@ -117,6 +117,7 @@ def test_columns_of_one_value_and_a_fixed_intercept_stay_where_they_are(tmp_path
         ({"woven": 1}, "weaved"),
         ({"l1": np.ones(8, np.float32)}, "penalties"),
         ({"centre": np.ones(8, np.float32)}, "scales by row"),
+        ({"variance": np.full(8, np.nan, np.float32)}, "variance .* not finite"),
     ],
 )
 def test_what_it_does_not_take_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
@@ -125,7 +126,35 @@ def test_what_it_does_not_take_is_named(tmp_path: Path, change: dict[str, Any], 
         Scaling(replace(problem, **change))
 
 
-@pytest.mark.parametrize("wrong", [{"step_size": 0.0}, {"step_size": 1e6}, {"batch_tiles": 65}])
+def test_rows_with_weights_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.standard_normal((200, 3)), rng.integers(1, 3, 200)])
+    np.savetxt(tmp_path / "t.csv", table, delimiter=",", header="a,b,y,w", comments="")
+    options = CompressOptions(bits=4, samples=1, levels="uniform", weight="w")
+    target = SourceOptions(target=("y",))
+    data = compress(tmp_path / "t.csv", tmp_path / "t.zarr", options, source_options=target)
+    scaling = Scaling(make_problem(data.spec, TrainOptions()))
+    with pytest.raises(DataError, match=r"does not take weights, and .* has 'w'"):
+        next(dataset_packets(data, scaling, Format(4)))
+
+
+def test_a_target_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    scaling = Scaling(make_problem(dataset(tmp_path, 4).spec, TrainOptions()))
+    with pytest.raises(DataError, match="not a number"):
+        scaling.targets([0.5, np.nan])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"step_size": 0.0},
+        {"step_size": 1e6},
+        {"step_size": np.nan},
+        {"batch_tiles": 65},
+        {"shrinkage": -1.0},
+        {"shrinkage": np.nan},
+    ],
+)
 def test_a_program_that_registers_cannot_hold_is_refused(
     tmp_path: Path, wrong: dict[str, Any]
 ) -> None:

@@ -68,6 +68,12 @@ def test_other_chunks_are_refused(options: dict[str, object], form: Format) -> N
         chunk_packets(chunk(64, 3, **options), np.zeros(64, np.int64), form)
 
 
+@pytest.mark.parametrize("targets", [np.zeros(63), np.zeros(65), np.full(64, 1 << 15)])
+def test_targets_that_do_not_fit_the_chunk_are_refused(targets: np.ndarray) -> None:
+    with pytest.raises(DataError, match="64 rows needs as many targets, of 16 bits"):
+        chunk_packets(chunk(64, 3, bits=4), targets.astype(np.int64), Format(4))
+
+
 @pytest.mark.parametrize("wrong", [{"bits": 3}, {"lanes": 12}, {"depth": 100}, {"depth": 32}])
 def test_gateware_is_built_for_certain_sizes(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -88,6 +88,20 @@ class Driver:
             raise DeviceError(
                 f"the bitstream holds {self.form.columns_limit} columns, the data have {columns}"
             )
+        if not 0 <= state.seed < 1 << 64:
+            raise DeviceError(f"a generator has 64 bits, the state's is {state.seed:#x}")
+        for name, values, low, high in (
+            ("model", state.model, -(1 << 15), (1 << 15) - 1),
+            ("centres", program.centre, 0, (1 << 16) - 1),
+            ("paces", program.pace, 0, (1 << 16) - 1),
+            ("variances", program.variance, 0, (1 << 16) - 1),
+        ):
+            if len(values) != columns + 1:
+                raise DeviceError(f"{len(values)} {name} for a model of {columns + 1} entries")
+            if values.min() < low or values.max() > high:
+                raise DeviceError(
+                    f"{name} from {values.min()} to {values.max()}: entries hold {low} to {high}"
+                )
         for table, values in (
             (Table.MODEL, state.model),
             (Table.CENTRE, program.centre),

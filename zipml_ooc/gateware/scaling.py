@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..training.problem import Problem
 from .formats import BATCH_TILES_LIMIT, LARGEST_SHIFT, MARGIN_SHIFT, NO_ROW, STEP_BITS, TABLE_BITS
 from .reference import I64, Program
@@ -58,6 +58,9 @@ class Scaling:
             )
             if bad
         ]
+        for name in ("slope", "offset", "variance"):
+            if not np.isfinite(getattr(p, name)).all():
+                raise UsageError(f"the {name} of the accelerator's problem has values not finite")
         if wrong:
             raise UsageError(
                 f"the accelerator does not take {', '.join(wrong)}: it has the squared loss of "
@@ -109,6 +112,8 @@ class Scaling:
             raise UsageError(
                 f"accelerator: a mini-batch of {batch_tiles} tiles; choose 1 to {BATCH_TILES_LIMIT}"
             )
+        if not 0 <= shrinkage <= 1:
+            raise UsageError(f"accelerator: a shrinkage of {shrinkage}; choose 0 to 1")
         square = self._slope**2
         if not fit_intercept:
             square[0] = 0.0
@@ -142,7 +147,10 @@ class Scaling:
     def targets(self, scaled: npt.ArrayLike) -> I64:
         """Targets in fixed point, clipped to its range; scaled as `Problem.scale_target` does."""
         unit = 2.0 ** (self.exponent - MARGIN_SHIFT)
-        fixed = np.rint(np.asarray(scaled, np.float64) * unit)
+        real = np.asarray(scaled, np.float64)
+        if np.isnan(real).any():
+            raise DataError("a target is not a number")
+        fixed = np.rint(real * unit)
         return np.clip(fixed, NO_ROW + 1, -NO_ROW - 1).astype(np.int64)
 
     def to_model(self, entries: I64) -> tuple[F64, F64]:

