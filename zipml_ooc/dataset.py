@@ -180,7 +180,8 @@ class Dataset:
             raise DamagedError(f"chunk {title} of {self.path} is missing: {REMEDY}") from None
         except OSError as error:
             kind = DataError if isinstance(error, UnavailableError) else DamagedError
-            raise kind(f"chunk {title} of {self.path} cannot be read: {error}") from error
+            remedy = f"; {REMEDY}" if kind is DamagedError else ""
+            raise kind(f"chunk {title} of {self.path} cannot be read: {error}{remedy}") from error
 
     def _read_whole(self, chunk: int, place: ChunkPlace) -> EncodedChunk:
         part = None if place.length is None else (place.start, place.length)

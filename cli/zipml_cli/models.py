@@ -360,7 +360,11 @@ def _checkpoints(
             raise UsageError(f"{names[0]} needs the folder of the run: add --checkpoint DIR")
         return None
     return Checkpoints(
-        folder, every or "60s", 2 if keep is None else keep, resume=resume, overwrite=force
+        folder,
+        "60s" if every is None else every,
+        2 if keep is None else keep,
+        resume=resume,
+        overwrite=force,
     )
 
 

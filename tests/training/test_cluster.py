@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,21 @@ def test_a_dataset_that_workers_do_not_see_is_named_with_the_worker(
         train(unseen, OPTIONS, scheduler=fleet.address)
 
 
+def test_a_damaged_first_chunk_is_no_matter_of_what_workers_see(
+    fleet: Fleet, dataset: Dataset, tmp_path: Path
+) -> None:
+    here = tmp_path / "d"
+    shutil.copytree(dataset.store.place, here)
+    path = here / "X/c/0/0"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"chunk X/c/0/0 .* zipml repair"):
+        train(str(here), OPTIONS, scheduler=fleet.address)
+    left_out = train(str(here), replace(OPTIONS, on_error="skip"), scheduler=fleet.address)
+    assert left_out.skipped.chunks == (0,)
+
+
 def test_another_dataset_under_the_same_path_is_refused(
     fleet: Fleet, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -350,6 +366,10 @@ def test_scheduler_files_that_are_none(
     (tmp_path / "wrong.json").write_text("[]")
     with pytest.raises(UsageError, match="is no scheduler file"):
         train(dataset, OPTIONS, scheduler_file=tmp_path / "wrong.json")
+    with pytest.raises(UsageError, match="TLS needs certificates"):
+        train(dataset, OPTIONS, scheduler="tls://127.0.0.1:1")
+    with pytest.raises(UsageError, match="is no scheduler address"):
+        train(dataset, OPTIONS, scheduler="ucx://127.0.0.1:1")
     with pytest.raises(UsageError, match="say the same"):
         train(dataset, OPTIONS, scheduler="tcp://a:1", scheduler_file=tmp_path / "wrong.json")
     with pytest.raises(UsageError, match="--scheduler-file excludes --workers"):

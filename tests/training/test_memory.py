@@ -52,7 +52,7 @@ def test_with_room_every_chunk_is_fetched_once_and_without_it_few_more(dataset: 
         assert least <= fetched <= most, (memory, fetched)
 
 
-@pytest.mark.parametrize("text", ["much", "-3MB", "12 apples", -1])
+@pytest.mark.parametrize("text", ["much", "-3MB", "12 apples", "", "MB", -1])
 def test_what_is_no_size_is_refused(dataset: Dataset, text: str | int) -> None:
     with pytest.raises(UsageError, match="memory must be a size such as 512MB or 2GiB; got"):
         train(dataset, OPTIONS, memory=text)

@@ -59,12 +59,13 @@ def require_able(client: Any, workers: Sequence[str], place: str, fingerprint: s
                 f"worker {address} has another native core (chunk format {core}) than this machine "
                 f"({_core()}): install zipml-ooc from the same sources on all machines"
             )
-        if problem is not None:
+        # What this machine does not see either is damage, which the run reports or leaves out.
+        if problem is not None and sight(place)[0] is None:
             raise DataError(
                 f"worker {address} cannot open the dataset ({problem}): put it on a file system "
                 "that all machines see under the same path, or give its URL"
             )
-        if fingerprint is not None and digest != fingerprint:
+        if fingerprint is not None and digest not in ("", fingerprint):
             raise DataError(
                 f"worker {address} sees another dataset at {place}: put the dataset on a file "
                 "system that all machines share, or give its URL"
@@ -106,5 +107,5 @@ def sight(place: str) -> tuple[str | None, str, str]:
         dataset = open_cached(place)
         dataset.read_chunk(0)
     except ZipmlError as error:
-        return str(error), _core(), ""
+        return str(error), _core(), ""  # no fingerprint
     return None, _core(), fingerprint(dataset.spec)

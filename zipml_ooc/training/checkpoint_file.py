@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> Any:
     end = start + int.from_bytes(body[len(_MAGIC) : start], "little")
     try:
         tree, used = _with_arrays(json.loads(body[start:end]), memoryview(body), end)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"it cannot be understood ({error})") from error
     if used != len(body):
         raise DataError(f"it holds {len(body)} bytes and describes {used}")

@@ -90,6 +90,12 @@ def fingerprint(spec: DatasetSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
 class Keeper:
     """Saves a run and finds where to go on.
 
@@ -101,7 +107,6 @@ class Keeper:
         checkpoints: Checkpoints,
         spec: DatasetSpec,
         options: TrainOptions,
-        plan: Plan,
         notice: Callable[[str], None],
     ) -> None:
         if options.solver == "gram":
@@ -111,13 +116,12 @@ class Keeper:
             )
         self._folder, self._keep = Path(checkpoints.folder).absolute(), checkpoints.keep
         self.seconds, self._epochs = parse_every(checkpoints.every)
-        self._plan, self._notice = plan, notice
-        self._run = {
+        self._notice = notice
+        self._run: dict[str, Any] = {
             "version": _VERSION,
             "program": __version__,
             "dataset": fingerprint(spec),
             "options": options.to_dict(),
-            "plan": asdict(plan),
         }
         self._resume = checkpoints.resume
         self._saved: Course | None = None
@@ -131,15 +135,11 @@ class Keeper:
             self._folder.mkdir(parents=True, exist_ok=True)
             for left in self._folder.glob(".checkpoint-*.tmp"):  # by a process that was killed
                 left.unlink()
-            found = self._found()
-            if found and not self._resume:
-                if not overwrite:
-                    raise UsageError(
-                        f"{self._folder} holds checkpoints of an earlier run: go on from them with "
-                        "--resume, give another folder, or begin anew with --force"
-                    )
-                for path in found:
-                    path.unlink()
+            if self._found() and not self._resume and not overwrite:
+                raise UsageError(
+                    f"{self._folder} holds checkpoints of an earlier run: go on from them with "
+                    "--resume, give another folder, or begin anew with --force"
+                )
             probe = self._folder / f".checkpoint-{os.getpid()}.tmp"
             probe.write_bytes(b"")
             probe.unlink()
@@ -150,15 +150,12 @@ class Keeper:
 
     def _found(self) -> list[Path]:
         """Files of checkpoints, oldest first."""
-        numbered = [
-            (int(match[1]), path)
-            for path in self._folder.iterdir()
-            if (match := _NAME.fullmatch(path.name))
-        ]
-        return [path for _, path in sorted(numbered)]
+        return sorted(
+            (path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_number
+        )
 
-    def load(self) -> Course | None:
-        """Find where to go on; None: at the beginning.
+    def load(self, plan: Plan) -> Course | None:
+        """Find where a run goes on that has this plan; None: at the beginning.
 
         Raises
         ------
@@ -167,21 +164,26 @@ class Keeper:
         DataError
             There are some, and none of them is whole.
         """
-        if not self._resume:
-            return None
+        self._plan = plan
+        self._run["plan"] = asdict(plan)
         found = self._found()
+        if not self._resume:
+            for path in found:  # those of an earlier run, which may go
+                path.unlink()
+            return None
         if not found:
             self._notice(f"there is no checkpoint in {self._folder}: beginning at the beginning")
             return None
         for path in reversed(found):
             try:
                 tree = read_checkpoint(path)
-            except DataError as error:
+                self._require_same(tree["run"])
+                self._saved = Course.from_tree(tree["course"])
+            except (DataError, KeyError, TypeError, AttributeError, ValueError) as error:
+                what = error if isinstance(error, DataError) else f"it lacks a part ({error!r})"
                 self._damaged.append(path)
-                self._notice(f"checkpoint {path} is left out: {error}")
+                self._notice(f"checkpoint {path} is left out: {what}")
                 continue
-            self._require_same(tree["run"])
-            self._saved = Course.from_tree(tree["course"])
             self._notice(f"going on from {path.name}: {self._saved.place(self._plan)}")
             return self._saved
         raise DataError(
@@ -193,10 +195,11 @@ class Keeper:
         """Say what differs between the run that was saved and this one."""
         here = json.loads(json.dumps(self._run))
         whose = f"the checkpoints in {self._folder} are of"
-        if there["version"] != here["version"] or there["program"] != here["program"]:
+        theirs, ours = (f"{run['program']} (checkpoints {run['version']})" for run in (there, here))
+        if theirs != ours:
             raise UsageError(
-                f"{whose} zipml-ooc {there['program']} and this is {here['program']}: go on with "
-                "that version, or begin anew in another folder"
+                f"{whose} zipml-ooc {theirs} and this is {ours}: go on with that version, or begin "
+                "anew in another folder"
             )
         if there["dataset"] != here["dataset"]:
             raise UsageError(
@@ -221,33 +224,34 @@ class Keeper:
         else:
             assert self._epochs is not None
             due = course.rounds is None and course.epoch % self._epochs == 0 and course.epoch > 0
-        if due or course.settled:
-            self._save(course)
+        if (due or course.settled) and course is not self._saved:
+            self._save(course, "goes on")
 
     def leave(self, course: Course) -> None:
         """Save the run as it stands, because it is about to stop, and say how to go on."""
         with signals_ignored():
-            saved = course is self._saved or self._save(course)
+            saved = course is self._saved or self._save(course, "stops")
         if saved:
             self._notice(
                 f"the run is saved in {self._folder}: {course.place(self._plan)}; the same command "
                 "with --resume goes on from there"
             )
 
-    def _save(self, course: Course) -> bool:
-        found = [path for path in self._found() if path not in self._damaged]
-        everything = [*found, *self._damaged]
-        last = max((int(path.name[11:].partition(".")[0]) for path in everything), default=0)
-        path = self._folder / f"checkpoint-{last + 1:06d}.zipml-checkpoint"
+    def _save(self, course: Course, then: str) -> bool:
         try:
+            self._folder.mkdir(exist_ok=True)
+            everything = self._found()
+            last = max((_number(path) for path in everything), default=0)
+            path = self._folder / f"checkpoint-{last + 1:06d}.zipml-checkpoint"
             write_checkpoint(path, {"run": self._run, "course": course.to_tree()})
         except OSError as error:
             self._when = time.monotonic()
             self._notice(
-                f"the run could not be saved in {self._folder}, and goes on: "
+                f"the run could not be saved in {self._folder}, and {then}: "
                 f"{error.strerror or error}"
             )
             return False
+        found = [path for path in everything if path not in self._damaged]
         self._saved, self._when = course, time.monotonic()
         for old in [*self._damaged, *found[: max(0, len(found) + 1 - self._keep)]]:
             with contextlib.suppress(OSError):

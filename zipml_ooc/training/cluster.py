@@ -23,14 +23,14 @@ from distributed.client import _wait
 
 from ..errors import UsageError, ZipmlError
 from .admission import require_able
-from .graph import Graph
+from .graph import Graph, same
 from .signals import signals_ignored
 
 __all__ = ["Cluster", "address_in", "adopt", "connect", "local"]
 
-_ADDRESS = re.compile(r"((tcp|tls|ucx)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
+_ADDRESS = re.compile(r"((tcp|tls)://)?[^\s/]+:\d+|wss?://\S+")
 _CONNECT_SECONDS = 10
-# A scheduler file may be written only just now.
+# A scheduler file may be written only just now, and in several steps.
 _FILE_SECONDS = 10.0
 # A cluster may be without workers for so long: they are being started, or started again.
 _NO_WORKERS_SECONDS = 60.0
@@ -105,7 +105,7 @@ class Cluster:
         held = self._shared.get(name)
         if held is None or held[0] is not value:
             graph = Graph()
-            key = graph.add(f"share-{name}", _same, value)
+            key = graph.add(f"share-{name}", same, value)
             held = value, self._client.get(graph.tasks, key, sync=False)
             self._shared[name] = held
         return held[1]
@@ -155,10 +155,6 @@ class Cluster:
         return ZipmlError(f"the connection to the Dask scheduler at {self._address} is lost")
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def address_in(path: str | os.PathLike[str]) -> str:
     """Address of a scheduler from the file that it wrote, for which a few seconds are given.
 
@@ -168,20 +164,25 @@ def address_in(path: str | os.PathLike[str]) -> str:
         There is no such file, or no address in it.
     """
     file, deadline = Path(path), time.monotonic() + _FILE_SECONDS
-    while not file.is_file() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    try:
-        address = json.loads(file.read_text())["address"]
-    except OSError as error:
-        raise UsageError(
-            f"the scheduler file {file} cannot be read ({error.strerror or error}): is the "
-            "scheduler running with --scheduler-file, on a file system that both sides share?"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{file} is no scheduler file: dask scheduler --scheduler-file writes one"
-        ) from error
-    return str(address)
+    while True:
+        try:
+            address = json.loads(file.read_text())["address"]
+            if isinstance(address, str):
+                return address
+            raise TypeError("the address is no text")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+            elif isinstance(error, OSError):
+                raise UsageError(
+                    f"the scheduler file {file} cannot be read ({error.strerror or error}): is the "
+                    "scheduler running with --scheduler-file, on a file system that both sides "
+                    "share?"
+                ) from error
+            else:
+                raise UsageError(
+                    f"{file} is no scheduler file: dask scheduler --scheduler-file writes one"
+                ) from error
 
 
 @contextmanager
@@ -217,6 +218,11 @@ def connect(
     if not _ADDRESS.fullmatch(address):
         # Distributed would try for long and then fail with a traceback from its event loop.
         raise UsageError(f"{address!r} is no scheduler address: one looks like tcp://host:8786")
+    if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
+        raise UsageError(
+            f"{address}: TLS needs certificates, and Dask's configuration names none: set "
+            "distributed.comm.tls"
+        )
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

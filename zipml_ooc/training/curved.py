@@ -18,6 +18,7 @@ from ..losses import row_losses
 from .loading import load_tiles
 from .plan import Plan
 from .problem import F32, F64, Problem
+from .shrinkage import rounded_down
 from .tasks import Job
 
 __all__ = ["applies", "code_variances", "curved_variance", "sampled_tiles"]
@@ -120,10 +121,4 @@ def curved_variance(job: Job, base: Problem, model: F64, intercept: F64) -> F32:
     mean = float(curvature.mean())
     seen, total = weighted.sum(axis=0), plain.sum(axis=0) * mean
     part = np.divide(seen, total, out=np.ones_like(seen), where=total > 0)
-    return _rounded_down(part * base.variance.astype(np.float64))
-
-
-def _rounded_down(values: F64) -> npt.NDArray[np.float32]:
-    """Keep twelve significant bits, see `shrinkage.rounded_down`."""
-    fraction, exponent = np.frexp(values)
-    return np.ldexp(np.floor(fraction * 4096.0) / 4096.0, exponent).astype(np.float32)
+    return rounded_down(part * base.variance.astype(np.float64)).astype(np.float32)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "same"]
 
 
 class Graph:
@@ -44,3 +44,8 @@ class Graph:
         called = partial(function, **options) if options else function
         self.tasks[key] = (called, *args)
         return key
+
+
+def same(value: Any) -> Any:
+    """A value as a task: what several others share reaches a worker once."""
+    return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channels import Channel
-from .graph import Graph
+from .graph import Graph, same
 from .plan import Step
 from .replicas import Sent, State, merge, outset
 from .sizes import Sized
@@ -63,7 +63,7 @@ def rounds(
         Whether messages are what costs.
     """
     epoch = numbered[0][1][0].epoch
-    value = graph.add(f"begin-epoch{epoch}-round{numbered[0][0]}", _same, state)
+    value = graph.add(f"begin-epoch{epoch}-round{numbered[0][0]}", same, state)
     widest = max(len(_groups(steps, parts)) for _, steps in numbered)
     folds = distant and channel is None and state.model.size <= SMALL and widest <= PARTS
     laps: list[str] = []
@@ -116,7 +116,3 @@ def _merge_laps(laps: list[_Lap]) -> State:
     start = laps[0].start
     assert start is not None
     return merge(start, [end for lap in laps for end in lap.ends])
-
-
-def _same(value: Any) -> Any:
-    return value

@@ -89,6 +89,10 @@ def train(
     reading = Reading.of(
         memory, workers=workers, scheduler=None if elsewhere is None else str(elsewhere)
     )
+    keeper = None
+    if checkpoints is not None:
+        say = notice or logging.getLogger("zipml_ooc").warning
+        keeper = Keeper(checkpoints, opened.spec, options, say)
     with open_runner(
         threads=threads,
         workers=workers,
@@ -99,19 +103,14 @@ def train(
     ) as runner:
         skipped = NOTHING_SKIPPED
         if options.on_error == "skip":
-            others = [] if options.full_gradient_bits is None else [options.full_gradient_bits]
-            needed = [
-                make_problem(opened.spec, replace(options, bits=bits))
-                for bits in (*precisions_of(opened.spec, options.bits), *others)
-            ]
+            needed = list(problems)
+            if options.full_gradient_bits is not None:
+                more = replace(options, bits=options.full_gradient_bits)
+                needed.append(make_problem(opened.spec, more))
             skipped = find_damaged(opened, needed, runner, reading)
         weights = row_weights(problems[0], opened, options, skipped.chunks)
         problems = [replace(problem, weights=weights) for problem in problems]
         plan = make_plan(opened.spec, options, skipped.tiles(opened.spec))
-        keeper = course = None
-        if checkpoints is not None:
-            say = notice or logging.getLogger("zipml_ooc").warning
-            keeper = Keeper(checkpoints, opened.spec, options, plan, say)
-            course = keeper.load()
+        course = None if keeper is None else keeper.load(plan)
         run = Run(opened, options, problems, plan, runner, reading, keeper, course, skipped)
         return run.solve(progress) if options.solver == "gram" else run.train(progress)

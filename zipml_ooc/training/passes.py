@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import laps
 from .curved import curved_variance
-from .graph import Graph
+from .graph import Graph, same
 from .plan import Plan, Step
 from .polynomial import Polynomial
 from .polynomial_choice import polynomial_at
@@ -116,7 +116,7 @@ class Passes:
     ) -> Any:
         """Sum over all windows of what a function of the job, a window and a model gives."""
         shared, windows = self.runner.share("job", job), self.plan.windows
-        model = [graph.add(f"{name}-at{i}", _same, part) for i, part in enumerate(at)]
+        model = [graph.add(f"{name}-at{i}", same, part) for i, part in enumerate(at)]
         # By the plan alone: sums must not depend on who computes them.
         each = -(-windows // _TASKS)
         parts = [
@@ -159,7 +159,3 @@ def _sum(parts: list[_Part]) -> _Part:
     for part in parts[1:]:
         out = out + part
     return out
-
-
-def _same(value: Any) -> Any:
-    return value

@@ -26,7 +26,7 @@ def step_part(problem: Problem) -> float:
     if problem.polynomial is None:
         return 1.0
     noise = problem.samples * float(problem.variance.astype(np.float64).mean())
-    return max(rounded_down(1.0 / (1.0 + _NOISE * noise)), _LEAST_STEP)
+    return max(float(rounded_down(1.0 / (1.0 + _NOISE * noise))), _LEAST_STEP)
 
 
 def polynomial_at(job: Job, problem: Problem, model: F64, intercept: F64) -> Polynomial:

@@ -33,6 +33,8 @@ def parse_memory(memory: int | str | None) -> int | None:
     from dask.utils import parse_bytes
 
     try:
+        if not any(c.isdigit() for c in str(memory)):  # Dask takes a unit alone for one of it
+            raise ValueError
         size = int(parse_bytes(memory))
     except (ValueError, TypeError):
         size = -1

@@ -185,17 +185,17 @@ def choose(whitened: Whitened, *, power: float, sampled: int, rows: int) -> floa
     estimate = risk(whitened, left_out, power=power, sampled=sampled, rows=rows)
     if not np.isfinite(estimate).any():
         return 0.0
-    return rounded_down(1.0 - float(left_out[np.argmin(estimate)]))
+    return float(rounded_down(1.0 - left_out[np.argmin(estimate)]))
 
 
-def rounded_down(value: float) -> float:
+def rounded_down(values: npt.ArrayLike) -> F64:
     """Keep twelve significant bits.
 
     The last digits of a matrix product depend on the linear algebra library, its threads and the
     processor; what is chosen from it must not.
     """
-    fraction, exponent = np.frexp(value)
-    return float(np.ldexp(np.floor(fraction * 4096.0) / 4096.0, exponent))
+    fraction, exponent = np.frexp(np.asarray(values, np.float64))
+    return np.asarray(np.ldexp(np.floor(fraction * 4096.0) / 4096.0, exponent))
 
 
 def lanczos(apply: Operator, size: int, steps: int = 80) -> tuple[float, float]:

@@ -171,7 +171,7 @@ def step_size(spectrum: Spectrum, problem: Problem, batch_rows: int) -> float:
     n = spectrum.rows
     with_one = (spectrum.norm4 + 2 * spectrum.norm2 + n) / (spectrum.norm2 + n)
     bound = curvature * (max(largest, 1.0) + with_one / batch_rows) * spectrum.raised
-    return rounded_down(1.0 / bound)
+    return float(rounded_down(1.0 / bound))
 
 
 def _raised(loaded: LoadedTiles, squares: F64, problem: Problem) -> float:
