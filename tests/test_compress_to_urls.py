@@ -22,6 +22,7 @@ from zipml_ooc import (
     train,
     verify,
 )
+from zipml_ooc.stores import retries
 
 OPTIONS = CompressOptions(bits=3, chunk_rows=128)
 
@@ -141,6 +142,56 @@ def test_data_that_cannot_be_stored_leave_nothing(tmp_path: Path, url: str) -> N
     with pytest.raises(DataError, match="NaN"):
         compress(tmp_path / "bad.npz", url, OPTIONS)
     assert objects(url) == {}
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("key", ["notes.txt", "X2/c/0", "sub/zarr.json"])
+def test_nothing_is_removed_that_is_no_dataset(
+    key: str, force: bool, source: Path, url: str
+) -> None:
+    store = outputs.UrlOutput(url).store()
+    store.put(key, b"mine")
+    with pytest.raises(UsageError, match=rf"holds other objects \({key}\): choose a place"):
+        compress(source, url, OPTIONS, force=force)
+    assert objects(url) == {key: b"mine"}
+    whole = f"{url}-whole"
+    compress(source, whole, OPTIONS)
+    outputs.UrlOutput(whole).store().put(key, b"mine")
+    before = objects(whole)
+    with pytest.raises(UsageError, match="holds other objects"):
+        compress(source, whole, OPTIONS, force=force)
+    assert objects(whole) == before
+
+
+def test_a_source_below_the_destination_is_refused(source: Path, url: str) -> None:
+    files, root = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{root}/X/t.npz", source.read_bytes())
+    for force in (False, True):
+        with pytest.raises(UsageError, match=r"both source and destination|exists"):
+            compress(f"{url}/X/t.npz", url, OPTIONS, force=force)
+    assert set(objects(url)) == {"X/t.npz"}
+
+
+def test_a_store_that_fails_in_passing_does_not_seem_empty(
+    source: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress(source, url, OPTIONS)
+    before, files = objects(url), fsspec.filesystem("memory")
+    info, left = type(files).info, [3]
+
+    def failing(self: Any, path: str, **kwargs: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise TimeoutError("no answer")
+        return info(self, path, **kwargs)
+
+    monkeypatch.setattr(retries, "PATIENCE", retries.Patience(first_seconds=0.001))
+    monkeypatch.setattr(type(files), "info", failing)
+    assert outputs.UrlOutput(url).store().has("zarr.json")
+    left[0] = 3
+    with pytest.raises(UsageError, match="exists: choose another destination or use --force"):
+        compress(source, url, OPTIONS)
+    assert objects(url) == before
 
 
 def test_urls_that_cannot_be_written_are_refused(source: Path, tmp_path: Path) -> None:

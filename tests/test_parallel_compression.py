@@ -23,8 +23,10 @@ from zipml_ooc import (
     ZipmlError,
     compress,
 )
-from zipml_ooc.parallel import row_ranges
+from zipml_ooc.journal import stamps_of
+from zipml_ooc.parallel import SourceRecipe, _run, row_ranges
 from zipml_ooc.sources import open_source
+from zipml_ooc.sources.arrays import ArraySource
 
 ROWS = 40_000  # five blocks of statistics
 
@@ -237,3 +239,50 @@ def test_a_cluster_that_goes_away_loses_nothing(folder: Path, tmp_path: Path) ->
         )  # fmt: skip
     compress(folder / "t.npy", tmp_path / "d", OPTIONS, source_options=target, resume=True)
     assert tree_bytes(tmp_path / "d") == expected
+
+
+def test_a_worker_opens_a_source_again_that_has_changed(tmp_path: Path) -> None:
+    def ask() -> float:
+        source = open_source([str(tmp_path / "t.npy")])
+        stamps = tuple(map(str, stamps_of(source.paths)))
+        recipe = SourceRecipe((str(tmp_path / "t.npy"),), SourceOptions(), None, stamps)
+        outcome = _run(_first_value, recipe, None, lambda rows: None)
+        assert outcome.result is not None
+        return outcome.result
+
+    np.save(tmp_path / "t.npy", np.full((10, 2), 1.0))
+    os.utime(tmp_path / "t.npy", (1, 1))
+    assert ask() == 1.0
+    (tmp_path / "t.npy").unlink()
+    np.save(tmp_path / "t.npy", np.full((10, 2), 2.0))
+    assert ask() == 2.0
+
+
+def _first_value(source: Any, task: None, report: Any) -> float:
+    return float(next(source.blocks(10)).features[0, 0])
+
+
+def test_a_resumed_run_reads_what_is_missing_and_no_more(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = made(folder, "t.npy", tmp_path / "whole", 2)
+    target = SourceOptions(target=(-1,))
+
+    def stop(stage: str, rows: int, total: int | None) -> None:
+        if stage == "compress" and rows == ROWS:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(folder / "t.npy", tmp_path / "d", OPTIONS, source_options=target, progress=stop)
+    read: list[int] = []
+    real = ArraySource.blocks
+
+    def counted(self: Any, *args: Any) -> Any:
+        for block in real(self, *args):
+            read.append(block.rows)
+            yield block
+
+    monkeypatch.setattr(ArraySource, "blocks", counted)
+    compress(folder / "t.npy", tmp_path / "d", OPTIONS, source_options=target, resume=True)
+    assert tree_bytes(tmp_path / "d") == expected
+    assert sum(read) == 0

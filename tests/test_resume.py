@@ -229,6 +229,32 @@ def test_nothing_is_resumed_without_being_asked_for(tmp_path: Path) -> None:
         compress(source, tmp_path / "d", CompressOptions(bits=8), resume=True)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_link_to_a_dataset_stays_one(relative: bool, tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv")
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("disk/d" if relative else tmp_path / "disk" / "d")
+    for force in (False, True):
+        compress(source, link, OPTIONS, source_options=TARGETS, force=force)
+        assert link.is_symlink() and (tmp_path / "disk" / "d" / "zarr.json").exists()
+    assert sorted(p.name for p in tmp_path.rglob(".*")) == []
+    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
+    assert tree_bytes(tmp_path / "disk" / "d") == tree_bytes(tmp_path / "whole")
+
+
+def test_a_destination_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be a dataset"):
+        compress(table(tmp_path / "t.csv"), "/", OPTIONS, source_options=TARGETS)
+
+
+def test_a_file_in_the_way_of_the_unfinished_dataset_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".d.partial").write_text("mine")
+    with pytest.raises(DataError, match=r"\.d\.partial is in the way .*: remove it"):
+        compress(table(tmp_path / "t.csv"), tmp_path / "d", OPTIONS, source_options=TARGETS)
+    assert (tmp_path / ".d.partial").read_text() == "mine"
+
+
 def test_a_run_without_a_beginning_can_be_resumed(tmp_path: Path) -> None:
     source = regression_npz(tmp_path / "t.npz")
     compress(source, tmp_path / "d", resume=True)
@@ -260,6 +286,10 @@ def test_other_options_or_sources_are_refused_and_harm_nothing(tmp_path: Path) -
     refused("begun by version 0.0.1")
     (partial / "journal.json").write_text("{")
     refused("journal.json is damaged: start again with --force")
+    (partial / "journal.json").write_text("[" * 200_000)
+    refused("journal.json is damaged: start again with --force")
+    (partial / "journal.json").write_text(json.dumps({**journal, "plan": {"rows": 3}}))
+    refused("the journal of .* is damaged: start again with --force and without --resume")
     (partial / "journal.json").write_text(json.dumps(journal))
     # Threads change nothing.
     again = CompressOptions(bits=3, chunk_rows=64, weight="w", threads=3)

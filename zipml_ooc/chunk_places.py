@@ -16,13 +16,13 @@ from zipml_codecs.checksum import crc32c
 
 from .cache import ByteCache, Group, Item
 from .errors import REMEDY, DamagedError, DataError
+from .shard_file import NOWHERE
 from .stores import Range, Store
+from .value_codec import CHECKSUM_BYTES
 
 __all__ = ["ChunkPlace", "ChunkPlaces", "MissingChunkError", "Sharding"]
 
-_NOWHERE = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 _ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
-_CHECKSUM_BYTES = 4
 # What the indexes of a dataset may take together: those of half a million chunks.
 _INDEX_BYTES = 8 << 20
 _INDEXES = Group("shards", "index")
@@ -89,7 +89,7 @@ class Sharding:
     @property
     def index_bytes(self) -> int:
         """Size of an index with its checksum."""
-        return self.chunks * _ENTRY.itemsize + (_CHECKSUM_BYTES if self.checked else 0)
+        return self.chunks * _ENTRY.itemsize + (CHECKSUM_BYTES if self.checked else 0)
 
     @property
     def index_range(self) -> Range:
@@ -210,7 +210,7 @@ class ChunkPlaces:
         )
         entry = index[chunk % self._sharding.chunks]
         start, length = int(entry["offset"]), int(entry["length"])
-        if start == length == _NOWHERE:
+        if start == length == NOWHERE:
             raise MissingChunkError(self.title(chunk))
         return ChunkPlace(key, start, length)
 

@@ -21,7 +21,7 @@ from .dataset_writer import DatasetWriter, Progress
 from .errors import UsageError
 from .features import FeatureEncoder
 from .first_pass import STATISTICS_ROWS, first_pass
-from .journal import Run
+from .journal import Run, stamps_of
 from .parallel import SourceRecipe, open_workforce
 from .partial import partial_dataset, settle_published
 from .sources import Source, SourceOptions, open_source
@@ -205,7 +205,8 @@ def compress(
     _refuse_overlap(source, place)
     run = Run(source, source_options, options)
     threads = options.threads or min(_MAX_THREADS, os.cpu_count() or 1)
-    recipe = SourceRecipe(_everywhere(paths), source_options, options.weight)
+    stamps = tuple(map(str, stamps_of(source.paths)))
+    recipe = SourceRecipe(_everywhere(paths), source_options, options.weight, stamps)
     with (
         partial_dataset(place, force=force, resume=resume) as partial,
         open_workforce(
@@ -253,6 +254,10 @@ def _destination(dest: str | os.PathLike[str]) -> Path | str:
             raise UsageError(f"{text}: compress into a folder, and pack that")
         return text.rstrip("/")
     place = Path(text.removeprefix("file://")).absolute()
+    if place.is_symlink():  # what it points to is replaced, and not the link
+        place = place.resolve()
+    if not place.name:
+        raise UsageError(f"{place} cannot be a dataset: give the name of a folder in it")
     if not place.parent.is_dir():
         raise UsageError(f"the destination's folder {place.parent} does not exist")
     return place
@@ -260,8 +265,7 @@ def _destination(dest: str | os.PathLike[str]) -> Path | str:
 
 def _refuse_existing(place: Path | str, *, force: bool) -> None:
     if isinstance(place, str):
-        if not force and UrlPartial(place).complete:
-            raise UsageError(f"{place} exists: choose another destination or use --force")
+        UrlPartial(place).require_ours(force=force)
         return
     if not place.exists():
         return
@@ -272,10 +276,21 @@ def _refuse_existing(place: Path | str, *, force: bool) -> None:
 
 
 def _refuse_overlap(source: Source, place: Path | str) -> None:
+    kind, dest = _located(place)
     for path in source.paths:
-        if isinstance(place, str):
-            same = path.rstrip("/") == place
-        else:
-            same = "://" not in path and Path(path).resolve().is_relative_to(place.resolve())
-        if same:
+        where, inner = _located(path)
+        if where == kind and f"{inner}/".startswith(f"{dest}/"):
             raise UsageError(f"{place} cannot be both source and destination")
+
+
+def _located(path: Path | str) -> tuple[str, str]:
+    """The kind of a file system, and a path there: the same for all spellings of a place."""
+    text = os.fspath(path)
+    protocol, separator, _ = text.partition("://")
+    if not separator or protocol in ("file", "local"):
+        return "file", os.fspath(Path(text.removeprefix(f"{protocol}://")).resolve())
+    import fsspec
+
+    files = fsspec.get_filesystem_class(protocol)
+    protocols = [files.protocol] if isinstance(files.protocol, str) else sorted(files.protocol)
+    return protocols[0], str(files._strip_protocol(text)).rstrip("/")

@@ -119,7 +119,8 @@ class DatasetWriter:
         if access is not None and access.rows != spec.rows:
             raise DataError(_changed(self._source))
         tasks = self._tasks()
-        if len(tasks) > 1:
+        # What an earlier run left may be all but one piece, for which nobody reads the others.
+        if len(tasks) > 1 or (access is not None and self._sums):
             there = sum(spec.rows_of_chunk(chunk) for chunk in self._sums)
 
             def show(done: int) -> None:

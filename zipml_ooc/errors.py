@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["REMEDY", "DamagedError", "DataError", "UsageError", "ZipmlError"]
 
-REMEDY = "zipml repair makes what is damaged again from the source"
+REMEDY = "zipml repair makes what is damaged in a folder again from the source"
 """What to do about chunks of a dataset."""
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .dataset_spec import DatasetSpec
-from .errors import UsageError
+from .errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from .compression import CompressOptions
     from .sources import Source, SourceOptions
 
-__all__ = ["Run"]
+__all__ = ["Run", "stamps_of"]
 
 # What the stored bytes do not depend on.
 _FREE = ("threads",)
@@ -40,7 +40,7 @@ class Run:
     ) -> None:
         chosen = {k: v for k, v in asdict(options).items() if k not in _FREE}
         self._options = _plain({**chosen, **asdict(source_options)})
-        self._source = _plain({**source.fingerprint(), "changed": _stamps(source.paths)})
+        self._source = _plain({**source.fingerprint(), "changed": stamps_of(source.paths)})
 
     def journal(self, plan: DatasetSpec) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON values."""
@@ -59,7 +59,7 @@ class Run:
         UsageError
             Of another run; the message says in what they differ.
         """
-        again = "start again with --force"
+        again = "start again with --force and without --resume"
         if journal.get("version") != __version__:
             raise UsageError(
                 f"{place} was begun by version {journal.get('version')} of zipml-ooc, this is "
@@ -79,7 +79,10 @@ class Run:
             raise UsageError(
                 f"{place} was begun from another source, or its files have changed since: {again}"
             )
-        return DatasetSpec.from_attributes(journal.get("plan"), f"the journal of {place}")
+        try:
+            return DatasetSpec.from_attributes(journal.get("plan"), f"the journal of {place}")
+        except DataError as error:
+            raise UsageError(f"the journal of {place} is damaged: {again}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +94,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _stamps(paths: Sequence[str]) -> list[Any]:
+def stamps_of(paths: Sequence[str]) -> list[Any]:
     """What changes with a file although its size does not; None where that is not known."""
     return [_remote_stamp(path) if "://" in path else _local_stamp(Path(path)) for path in paths]
 

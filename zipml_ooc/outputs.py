@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,15 +111,24 @@ class WritableStore(FsspecStore):
 
     def has(self, key: str) -> bool:
         """Whether there is an object."""
-        return bool(self._call(lambda: self._files.exists(self._path(key))))
+        return self._there(self._path(key))
 
     def remove(self, key: str) -> None:
         """Remove an object, if there is one."""
         if self.has(key):
             self._call(lambda: self._files.rm_file(self._path(key)))
 
-    def remove_all(self) -> None:
-        """Remove every object."""
+    def every_key(self) -> list[str]:
+        """Every object at or below the place; the place itself is the empty key."""
         self._call(self._files.invalidate_cache)
-        if found := self._call(lambda: self._files.find(self._root)):
-            self._call(lambda: self._files.rm(found))
+        root = self._root.rstrip("/")
+        try:
+            found = self._call(lambda: self._files.find(root))
+        except FileNotFoundError:
+            return []
+        return [path[len(root) :].lstrip("/") for path in found]
+
+    def remove_many(self, keys: Sequence[str]) -> None:
+        """Remove objects that are there."""
+        if keys:
+            self._call(lambda: self._files.rm([self._path(key) for key in keys]))

@@ -47,11 +47,14 @@ class SourceRecipe:
     options : SourceOptions
     weight : str or None
         The column of weights.
+    stamps : tuple of str
+        What changes with the files: a worker that has opened them before opens them again then.
     """
 
     paths: tuple[str, ...]
     options: SourceOptions
     weight: str | None = None
+    stamps: tuple[str, ...] = ()
 
     def open(self) -> Source:
         """Open the source."""

@@ -90,7 +90,7 @@ class Partial:
         self.scratch.mkdir(exist_ok=True)
         try:
             journal = json.loads(self._journal.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             journal = None
         if not isinstance(journal, dict):
             raise UsageError(f"{self._journal} is damaged: start again with --force")
@@ -158,9 +158,10 @@ class Partial:
         try:
             descriptor = self._lock()
         except OSError as error:
-            raise DataError(
-                f"cannot write in {self.place.parent}: {error.strerror or error}"
-            ) from error
+            what = f"cannot write in {self.place.parent}"
+            if self.folder.exists() and not self.folder.is_dir():
+                what = f"{self.folder} is in the way of the unfinished dataset: remove it"
+            raise DataError(f"{what}: {error.strerror or error}") from error
         try:
             yield
         finally:
@@ -180,7 +181,7 @@ class Partial:
                 continue
             try:
                 self._take(descriptor)
-                if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                if _is_at(descriptor, path):
                     os.truncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
                     return descriptor
@@ -207,6 +208,14 @@ class Partial:
         )
 
 
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _alive(pid: str) -> bool:
     if not pid.isdecimal():
         return False
@@ -221,9 +230,11 @@ def _alive(pid: str) -> bool:
 
 def partial_of(dest: str | os.PathLike[str]) -> str | None:
     """Where the unfinished dataset of a destination lies, if there is one."""
-    if "://" in os.fspath(dest):
-        return os.fspath(dest) if UrlPartial(os.fspath(dest)).begun else None
-    partial = Partial(Path(dest).absolute())
+    text = os.fspath(dest).removeprefix("file://")
+    if "://" in text:
+        return text if UrlPartial(text).begun else None
+    place = Path(text).absolute()
+    partial = Partial(place.resolve() if place.is_symlink() else place)
     return os.fspath(partial.folder) if partial.begun else None
 
 

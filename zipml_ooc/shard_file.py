@@ -20,9 +20,10 @@ from .value_codec import CHECKSUM_BYTES, add_checksum
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ObjectFile", "index_bytes"]
+__all__ = ["NOWHERE", "ObjectFile", "index_bytes"]
 
-_NOWHERE = 2**64 - 1
+NOWHERE = 2**64 - 1
+"""Offset and length of a chunk that a shard does not hold."""
 _ENTRY_BYTES = 16
 
 
@@ -54,7 +55,7 @@ class ObjectFile:
         self._descriptor = os.open(self._temporary, flags, 0o666)
         self._index = None
         if shard_chunks is not None:
-            self._index = np.full((shard_chunks, 2), _NOWHERE, "<u8")
+            self._index = np.full((shard_chunks, 2), NOWHERE, "<u8")
         self._size = 0
 
     def append(self, data: Buffer, inner: int) -> None:

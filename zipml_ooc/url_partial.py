@@ -18,6 +18,9 @@ __all__ = ["UrlPartial"]
 
 _JOURNAL = ".zipml-journal.json"
 _MARKS = ("zarr.json", ".zgroup")
+# What a dataset consists of. Nothing else is ever removed.
+_OBJECTS = (*_MARKS, ".zattrs", ".zmetadata", _JOURNAL)
+_ARRAYS = ("X/", "y/", "sample_weight/")
 
 
 class UrlPartial:
@@ -49,6 +52,27 @@ class UrlPartial:
         """Whether there is a dataset."""
         return any(self._store.has(mark) for mark in _MARKS)
 
+    def require_ours(self, *, force: bool) -> None:
+        """Refuse a place that holds anything but a dataset, or one without `force`.
+
+        Raises
+        ------
+        UsageError
+        """
+        try:
+            keys = self._store.every_key()
+        except OSError as error:
+            raise UsageError(f"{self.place} cannot be looked into: {error}") from error
+        foreign = [key for key in keys if not _is_ours(key)]
+        if foreign:
+            raise UsageError(
+                f"{self.place} holds other objects ({foreign[0] or 'itself one'}"
+                + (f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else "")
+                + "): choose a place where there is nothing"
+            )
+        if keys and not force and not (self.begun and not self.complete):
+            raise UsageError(f"{self.place} exists: choose another destination or use --force")
+
     @property
     def published(self) -> bool:
         """Whether a run ended after the dataset was whole, but before it had cleaned up."""
@@ -63,7 +87,7 @@ class UrlPartial:
         """Return the journal."""
         try:
             journal = json.loads(bytes(self._store.read(_JOURNAL)))
-        except ValueError:
+        except (ValueError, RecursionError):
             journal = None
         if not isinstance(journal, dict):
             raise UsageError(f"the journal of {self.place} is damaged: start again with --force")
@@ -87,12 +111,18 @@ class UrlPartial:
             self.clear()
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove the objects of a dataset, first what makes it one."""
         for mark in _MARKS:
             self._store.remove(mark)
-        self._store.remove_all()
+        keys = [key for key in self._store.every_key() if _is_ours(key) and key != _JOURNAL]
+        self._store.remove_many(keys)
+        self._store.remove(_JOURNAL)  # last: without it, what is left would be nobody's
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """There is no lock."""
         yield
+
+
+def _is_ours(key: str) -> bool:
+    return key in _OBJECTS or key.startswith(_ARRAYS)

@@ -47,10 +47,18 @@ class FsspecStore:
 
     def exists(self) -> bool:
         """See `Store`."""
-        return any(
-            self._call(lambda path=path: self._files.exists(path))  # type: ignore[misc]
-            for path in (self._root, *map(self._path, MARKERS))
-        )
+        return any(self._there(path) for path in (self._root, *map(self._path, MARKERS)))
+
+    def _there(self, path: str) -> bool:
+        """Whether there is something; not by the file system's own `exists`.
+
+        That of fsspec takes every error for a no: a store that fails in passing would seem empty.
+        """
+        try:
+            self._call(lambda: self._files.info(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def size(self, key: str) -> int:
         """See `Store`."""

@@ -28,7 +28,7 @@ from .signals import signals_ignored
 
 __all__ = ["Cluster", "address_in", "adopt", "connect", "local"]
 
-_ADDRESS = re.compile(r"((tcp|tls)://)?[^\s/]+:\d+|wss?://\S+")
+_ADDRESS = re.compile(r"((tcp|tls)://)?[^\s/]+:\d+|wss?://\S+|inproc://\S+")
 _CONNECT_SECONDS = 10
 # A scheduler file may be written only just now, and in several steps.
 _FILE_SECONDS = 10.0
@@ -225,7 +225,7 @@ def connect(
         )
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except Exception as error:  # each transport has its own
         raise ZipmlError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
         yield adopt(client, address, place=place, fingerprint=fingerprint)

@@ -36,7 +36,7 @@ def parse_memory(memory: int | str | None) -> int | None:
         if not any(c.isdigit() for c in str(memory)):  # Dask takes a unit alone for one of it
             raise ValueError
         size = int(parse_bytes(memory))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         size = -1
     if size < 0:
         raise UsageError(f"memory must be a size such as 512MB or 2GiB; got {memory!r}")
