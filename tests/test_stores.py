@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import zipfile
 from pathlib import Path
@@ -11,9 +12,11 @@ import fsspec
 import numpy as np
 import pytest
 from tables import compressed, regression_npz, sharded
+from zarr.core.buffer import default_buffer_prototype
 
 from zipml_ooc import DataError, TrainOptions, UsageError, evaluate, open_dataset, train
 from zipml_ooc.stores import open_store
+from zipml_ooc.stores.zarr_store import ReadOnlyStore
 
 
 @pytest.fixture
@@ -153,3 +156,13 @@ def test_what_a_zip_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
     other = zipped(tmp_path / "d", tmp_path / "e.zip")
     with pytest.raises(DataError, match=r"chunk X/c/0/0 of .*e\.zip is missing"):
         open_dataset(other).read_chunk(0)
+
+
+def test_a_key_below_a_file_is_missing_to_zarr(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("1,2\n")
+    store = ReadOnlyStore(open_store(str(tmp_path / "table.csv")))
+
+    async def look() -> tuple[object, bool]:
+        return await store.get("zarr.json", default_buffer_prototype()), await store.exists("a")
+
+    assert asyncio.run(look()) == (None, False)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ReadOnlyStore"]
 
+# A key below a file is missing, too. Raised, it would leave the other keys that zarr-python asks
+# for at the same time without anybody to take their errors, which then print tracebacks.
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
 
 class ReadOnlyStore(ZarrStore):
     """What zarr-python reads through; what it fetches is not counted with the store's traffic."""
@@ -43,7 +47,7 @@ class ReadOnlyStore(ZarrStore):
         """See `zarr.abc.store.Store`."""
         try:
             data = await asyncio.to_thread(self._read, key, byte_range)
-        except FileNotFoundError:
+        except _MISSING:
             return None
         return prototype.buffer.from_bytes(bytes(data))
 
@@ -69,7 +73,7 @@ class ReadOnlyStore(ZarrStore):
         """See `zarr.abc.store.Store`."""
         try:
             await asyncio.to_thread(self._store.size, key)
-        except FileNotFoundError:
+        except _MISSING:
             return False
         return True
 
