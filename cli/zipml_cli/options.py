@@ -105,6 +105,9 @@ DatasetPath = Annotated[
         help="A dataset made by zipml compress: a folder, a Zip file of one, or a URL.",
     ),
 ]
+DatasetFolder = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A dataset made by zipml compress: a folder.")
+]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model made by zipml train.")]
 Data = Annotated[
     list[str],

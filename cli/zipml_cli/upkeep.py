@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import options as opt
@@ -52,14 +53,16 @@ def verify(dataset: opt.DatasetPath, threads: opt.Threads = None, json: opt.Json
         print_facts(lines)
         _print_damages(found.damages)
     if not found.whole:
+        folder = found.path if Path(found.path).is_dir() else "FOLDER"
+        first = "" if folder == found.path else "copy it into a folder, and "
         raise DataError(
-            f"{found.path} is damaged: zipml repair {found.path} --source SOURCE makes what is "
+            f"{found.path} is damaged: {first}zipml repair {folder} --source SOURCE makes what is "
             "damaged again"
         )
 
 
 def repair(
-    dataset: opt.DatasetPath,
+    dataset: opt.DatasetFolder,
     source: opt.RepairSources = None,
     format_name: opt.FormatName = None,
     x_name: opt.XName = "X",

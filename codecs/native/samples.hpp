@@ -9,7 +9,7 @@ namespace ZIPML_ISA {
 constexpr int kMostSamples = 8;
 
 // Loads a tile as one view for each sample. Of the samples behind a sum, as many rounded up as its
-// remainder says, and each choice of them is as likely as any other.
+// remainder says, and each choice of them is as likely as any other, to 2^-16.
 class SampleLoader {
  public:
   SampleLoader(const ChunkView* chunks, Affine affine, int samples, uint64_t seed, uint32_t draw)
