@@ -9,7 +9,6 @@ docs/estimators.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import warnings
 from pathlib import Path
@@ -24,6 +23,8 @@ from threadpoolctl import threadpool_limits
 from zipml_ooc import CompressOptions, TrainOptions, compress, train
 
 from .class_tables import ClassTable, class_tables
+from .machine import about_versions, versions
+from .tables import add_data_option
 
 __all__ = ["ALLOWED", "accuracies", "liblinear"]
 
@@ -66,9 +67,9 @@ def accuracies(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    given = os.environ.get("ZIPML_TEST_DATA")
-    parser.add_argument("--data", type=Path, default=Path(given) if given else None)
+    add_data_option(parser)
     data = parser.parse_args().data
+    print(about_versions(versions(["scikit-learn"])) + "\n")
     losses, widths = ("logistic", "hinge"), (8, 4, 2)
     print("| Table | Loss | LIBLINEAR | " + " | ".join(f"{b} bits" for b in widths) + " |")
     print("|---|---|---|" + "---|" * len(widths))

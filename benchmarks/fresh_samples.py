@@ -9,10 +9,8 @@ in docs/weaved.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from .guard.rounding import Table
 from .guard.suite import NAMED, suite
+from .tables import add_data_option
 
 __all__ = ["excess", "solution"]
 
@@ -80,8 +79,7 @@ def made() -> Table:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fresh_samples")
-    given = os.environ.get("ZIPML_TEST_DATA")
-    parser.add_argument("--data", type=Path, default=Path(given) if given else None)
+    add_data_option(parser)
     data = parser.parse_args().data
     makers = suite(data)
     names = NAMED if data is not None else ("diabetes", "breast_cancer")

@@ -37,7 +37,7 @@ from zipml_ooc.training.run import Run
 from zipml_ooc.training.runner import Runner, open_runner
 from zipml_ooc.training.tasks import Job, advance
 
-from .kernels.timing import machine
+from .machine import about_machine, machine
 
 REPLICAS, MANY = 8, 64
 EPOCHS = 6  # the first one fills caches and is left out
@@ -192,7 +192,7 @@ def scheduler_work(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 def shown(report: dict[str, Any]) -> str:
     """The report as text."""
-    lines = [str(report["machine"])]
+    lines = [about_machine(report["machine"])]
     if "speed" in report:
         one = report["speed"]
         lines.append(

@@ -11,9 +11,7 @@ epochs, as without a cache; the loss is that on the original values.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from zipml_ooc import CompressOptions, SourceOptions, TrainOptions, compress, synth, train
 
+from .machine import about_machine, about_versions
 from .tables import least_squares_loss, read_csv
 
 EPOCHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -98,10 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", default=WAYS, help="what to give to --bits")
     chosen = parser.parse_args()
-    print(
-        f"{platform.processor() or platform.machine()}, Python {sys.version.split()[0]}", end=", "
-    )
-    print(f"NumPy {np.__version__}")
+    print(f"{about_machine()}\n{about_versions()}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         made = folder / "synthetic.npz"

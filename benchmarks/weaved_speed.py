@@ -8,12 +8,13 @@ three; encoding and decoding in GB/s of float32.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 
 import numpy as np
 from zipml_codecs import TILE_ROWS, EncodedChunk, Quantizer, _native, encode_chunk
+
+from .machine import about_machine, about_versions
 
 ROWS, COLUMNS, BATCH_TILES = 8192, 1024, 4
 ARITHMETICS = ("float", "int16", "int8")
@@ -61,7 +62,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (ROWS, COLUMNS)).astype("f4")
     y = rng.standard_normal((ROWS, 1)).astype("f4")
-    print(f"{platform.processor() or platform.machine()}, NumPy {np.__version__}")
+    print(f"{about_machine()}\n{about_versions()}")
     for simd in _native.simd_levels():
         if simd == "scalar":
             continue

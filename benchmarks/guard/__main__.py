@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..machine import about_machine, about_versions
+from ..tables import add_data_option
 from . import __doc__ as about
 from .report import Row, equal_bits, named, summary, worst
 from .rounding import Rounding, Table
@@ -29,16 +29,14 @@ def main() -> None:
         prog="python -m benchmarks.guard", description=about.splitlines()[0]
     )
     parser.add_argument("--quick", action="store_true", help="a few tables and seeds: a minute")
-    parser.add_argument("--data", type=Path, help="folder of the real tables")
+    add_data_option(parser)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--figure", type=Path, help="draw it to this SVG")
     arguments = parser.parse_args()
-    given = os.environ.get("ZIPML_TEST_DATA")
-    data = arguments.data or (Path(given) if given else None)
-    sys.stdout.write(_versions() + "\n\n")
+    print(f"{about_machine()}, one thread\n{about_versions()}\n")
     began = time.perf_counter()
     with threadpool_limits(1):
-        rows = list(measure(data, arguments.seeds, quick=arguments.quick))
+        rows = list(measure(arguments.data, arguments.seeds, quick=arguments.quick))
     print_report(rows)
     print(f"\n{time.perf_counter() - began:.0f} s, {arguments.seeds} seeds")
     if arguments.figure is not None:
@@ -46,23 +44,6 @@ def main() -> None:
 
         draw(rows, arguments.figure)
         print(f"wrote {arguments.figure}")
-
-
-def _versions() -> str:
-    import platform
-
-    from zipml_ooc import __version__
-
-    python = platform.python_version()
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return (
-        f"machine   {model}, {os.cpu_count()} cores, one thread\n"
-        f"versions  zipml-ooc {__version__}, numpy {np.__version__}, Python {python}"
-    )
 
 
 def measure(data: Path | None, seeds: int, *, quick: bool) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tables import read_csv
+from ..tables import read_csv, read_mnist
 
 __all__ = ["LARGE", "NAMED", "QUICK", "suite"]
 
@@ -130,14 +129,8 @@ def linnerud() -> Pair:
 
 def mnist(data: Path) -> Pair:
     """Pixels of MNIST's test images, and the digit as a number."""
-
-    def read(name: str) -> Any:
-        raw = gzip.decompress((data / name).read_bytes())
-        shape = np.frombuffer(raw, ">u4", raw[3], offset=4).astype(int)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-
-    images = read("mnist-t10k-images-idx3-ubyte.gz")
-    return images.reshape(-1, 784).astype(float), read("mnist-t10k-labels-idx1-ubyte.gz") * 1.0
+    images, digits = read_mnist(data)
+    return images.astype(float), digits * 1.0
 
 
 def cifar(data: Path) -> Pair:

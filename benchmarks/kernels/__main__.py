@@ -10,10 +10,12 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 from zipml_codecs import _native
 
+from ..machine import machine, versions
 from . import __doc__ as about
 from . import codecs, imports, timing, training
 from .text import as_text
 
+PACKAGES = ("scikit-learn", "numcodecs", "blosc2", "pcodec")
 PARTS = {"training": training.measure, "codecs": codecs.measure, "imports": imports.measure}
 
 
@@ -35,8 +37,8 @@ def main() -> None:
     if arguments.simd:
         _native.select_simd(arguments.simd)
     report: dict[str, Any] = {
-        "machine": timing.machine(),
-        "versions": timing.versions(),
+        "machine": machine(),
+        "versions": versions(PACKAGES),
         "quick": arguments.quick,
     }
     began = time.perf_counter()

@@ -1,21 +1,17 @@
-"""The machine, and times taken in pairs."""
+"""Times taken in pairs."""
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from zipml_codecs import _native
+from ..machine import caches
 
-PACKAGES = ("zipml-ooc", "numpy", "scikit-learn", "numcodecs", "blosc2", "pcodec")
 ALLOWED = frozenset(os.sched_getaffinity(0))
 LARGEST = 1 << 30
 """Bytes of the float32 table at most, so that all tables stay below 4 GB."""
@@ -111,42 +107,3 @@ def table_bytes() -> int:
     """Bytes of a float32 table five times larger than the last-level cache, within bounds."""
     largest_cache = max(caches().values(), default=32 << 20)
     return min(5 * largest_cache, LARGEST)
-
-
-def caches() -> dict[str, int]:
-    """Bytes of the data caches that the first core sees, by name (L1d, L2, L3)."""
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind, level, size = (
-            (index / name).read_text().strip() for name in ("type", "level", "size")
-        )
-        if kind != "Instruction":
-            unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[size[-1]]
-            found[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size[:-1]) * unit
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return {
-        "processor": next(names, platform.processor() or platform.machine()),
-        "cores": os.cpu_count(),
-        "caches": caches(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "simd": _native.live_simd(),
-        "simd_levels": list(_native.simd_levels()),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that take part; those that are missing are left out."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..kernels.timing import machine
+from ..machine import machine
 from . import __doc__ as about
 from . import epoch, loading, memory
 from .text import as_text

@@ -10,11 +10,13 @@ from typing import Any
 
 from zipml_ooc import CompressOptions, TrainOptions, compress, synth
 
+from ..machine import versions
 from . import ours, peers
 from .runs import Run, Way
 from .table import Quadratic
 
 BITS, SAMPLES = 4, 2
+PACKAGES = ("zarr", "dask", "scikit-learn", "dask-ml", "vowpalwabbit")
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             runs.setdefault(run.name, []).append(run)
     ways = [Way(tuple(each)) for each in runs.values()]
     return {
-        "versions": peers.versions(),
+        "versions": versions(PACKAGES),
         "missing": missing,
         "rows": arguments.rows,
         "columns": arguments.columns,

@@ -10,7 +10,6 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import zarr
 
 from .runs import ENOUGH, Run
@@ -129,16 +128,3 @@ class VowpalWabbit:
             excess=None,
             seconds_to_enough=None,
         )
-
-
-def versions() -> dict[str, str]:
-    """Of what takes part."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"numpy": np.__version__}
-    for name in ("zipml-ooc", "zarr", "dask", "scikit-learn", "dask-ml", "vowpalwabbit"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

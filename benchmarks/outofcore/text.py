@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..machine import about_machine, about_versions
 from .runs import ENOUGH
 
 
 def as_text(report: dict[str, Any]) -> str:
     """All parts that were measured."""
-    machine = report["machine"]
-    lines = [
-        f"machine   {machine['processor']}, {machine['cores']} cores, {machine['simd']}, "
-        f"Python {machine['python']}"
-    ]
+    lines = [about_machine(report["machine"])]
     if "epoch" in report:
         lines += ["", *_epoch(report["epoch"])]
     if "loading" in report:
@@ -25,7 +22,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _epoch(part: dict[str, Any]) -> Iterator[str]:
-    yield "versions  " + ", ".join(f"{name} {number}" for name, number in part["versions"].items())
+    yield about_versions(part["versions"])
     for name in part["missing"]:
         yield f'without   {name}: pip install "zipml-ooc[bench]"'
     yield (

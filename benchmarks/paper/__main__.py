@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from ..kernels import timing
+from ..machine import about_machine, about_versions, versions
+from ..tables import add_data_option
 from . import PARTS, measure
 from . import __doc__ as about
 
@@ -20,7 +19,7 @@ def main() -> None:
         prog="python -m benchmarks.paper", description=about.splitlines()[0]
     )
     parser.add_argument("--quick", action="store_true", help="fewer rows, seeds, bits: a minute")
-    parser.add_argument("--data", type=Path, help="folder of the real tables")
+    add_data_option(parser)
     parser.add_argument(
         "--only", help=f"some of {','.join(PARTS)}", default=",".join(PARTS), metavar="PARTS"
     )
@@ -28,20 +27,11 @@ def main() -> None:
     chosen = arguments.only.split(",")
     if unknown := [name for name in chosen if name not in PARTS]:
         parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(PARTS)}")
-    given = os.environ.get("ZIPML_TEST_DATA")
-    data = arguments.data or (Path(given) if given else None)
-    if data is not None and not data.is_dir():
-        parser.error(f"there is no folder {data}: --data and ZIPML_TEST_DATA name one")
-    machine = timing.machine()
-    versions = ", ".join(f"{name} {v}" for name, v in timing.versions().items())
-    print(
-        f"machine   {machine['processor']}, {machine['cores']} cores, one thread, "
-        f"{machine['simd']}; Python {machine['python']}\nversions  {versions}"
-    )
+    print(f"{about_machine()}, one thread\n{about_versions(versions(['scikit-learn']))}")
     began = time.perf_counter()
     with threadpool_limits(1):
         for name in chosen:
-            for findings in measure(name, data, quick=arguments.quick):
+            for findings in measure(name, arguments.data, quick=arguments.quick):
                 print(f"\n{findings}", flush=True)
     print(f"\ntook {time.perf_counter() - began:.0f} s")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from zipml_ooc import CompressOptions, TrainOptions, compress, train
 from zipml_ooc.training.results import TrainingError
 
+from ..tables import read_mnist
 from .runs import median_excess
 from .text import Claim, Findings
 
@@ -145,11 +145,8 @@ def _tables(data: Path | None, rows: int) -> Iterator[Labelled]:
     order = np.random.default_rng(0).permutation(len(x))
     yield _parted("breast_cancer", x[order], y[order], 400)
     if data is not None and (data / "mnist-t10k-images-idx3-ubyte.gz").exists():
-        pixels = gzip.decompress((data / "mnist-t10k-images-idx3-ubyte.gz").read_bytes())[16:]
-        digits = gzip.decompress((data / "mnist-t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
-        x = np.frombuffer(pixels, np.uint8).reshape(-1, 784).astype(float)
-        y = np.frombuffer(digits, np.uint8)
-        pair = np.isin(y, (4, 9))
+        x, y = read_mnist(data)
+        x, pair = x.astype(float), np.isin(y, (4, 9))
         yield _parted("MNIST 4 9", x[pair], (y[pair] == 9).astype(int), 1400)
 
 
