@@ -158,6 +158,17 @@ def test_what_a_zip_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
         open_dataset(other).read_chunk(0)
 
 
+def test_a_folder_may_be_zipped_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "table.zarr"
+    compressed(regression_npz(tmp_path / "t.npz", rows=300), folder)
+    with zipfile.ZipFile(tmp_path / "table.zip", "w") as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(tmp_path))
+    options = TrainOptions(epochs=2)
+    model = train(tmp_path / "table.zip", options).model
+    np.testing.assert_array_equal(model.coef, train(folder, options).model.coef)
+
+
 def test_a_key_below_a_file_is_missing_to_zarr(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("1,2\n")
     store = ReadOnlyStore(open_store(str(tmp_path / "table.csv")))

@@ -6,6 +6,7 @@ and then takes its name by a rename, which is atomic.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["commit", "sync_folder", "sync_tree", "write_all", "write_durably"]
+__all__ = ["commit", "sync_folder", "sync_tree", "try_to_sync", "write_all", "write_durably"]
 
 
 def write_durably(path: Path, parts: Iterable[Buffer], scratch: Path) -> None:
@@ -56,6 +57,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def try_to_sync(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can do that to a folder."""
+    with contextlib.suppress(OSError):
+        sync_folder(folder)
 
 
 def sync_tree(top: Path) -> None:

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from zipml_ooc.errors import DataError, UsageError
+from .durable import try_to_sync
+from .errors import DataError, UsageError
 
 __all__ = ["read_model_file", "write_model_file"]
 
@@ -66,7 +67,7 @@ def write_model_file(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-        _sync_directory(target.parent)
+        try_to_sync(target.parent)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UsageError(
             f"cannot write the model to {target}: {error.strerror}; "
@@ -132,16 +133,6 @@ def _write_archive(
             info.create_system = 3  # Unix on every system: the same model, the same bytes
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the new name durable; some file systems cannot, and the file itself is safe."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read_archive(file: BinaryIO, members: Sequence[str], file_bytes: int) -> dict[str, bytes]:

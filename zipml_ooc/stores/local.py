@@ -15,7 +15,7 @@ from zipml_codecs import ChunkError, _native
 
 from ..errors import DataError
 from ..value_codec import CHECKSUM_BYTES, without_checksum
-from .base import Range, Traffic, from_start, short
+from .base import MARKERS, Range, Traffic, from_start, short
 
 __all__ = ["LocalStore", "ZipStore"]
 
@@ -84,9 +84,18 @@ class ZipStore:
         except zipfile.BadZipFile as error:
             raise DataError(f"{self._file} is no whole Zip file: {error}") from error
 
+    @cached_property
+    def _top(self) -> str:
+        """What stands before keys: the folder that was zipped, where it was and not its content."""
+        names = self._archive.namelist()
+        tops = {name.split("/", 1)[0] for name in names}
+        if len(tops) != 1 or any(name in MARKERS for name in names):
+            return ""
+        return f"{tops.pop()}/"
+
     def _member(self, key: str) -> zipfile.ZipInfo:
         try:
-            return self._archive.getinfo(key)
+            return self._archive.getinfo(self._top + key)
         except KeyError:
             raise FileNotFoundError(f"{self._file} has no member {key}") from None
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ..durable import try_to_sync
 from ..errors import DataError
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
@@ -56,12 +57,7 @@ def write_checkpoint(path: Path, tree: Any) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with contextlib.suppress(OSError):  # some file systems cannot make a name durable
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    try_to_sync(path.parent)
 
 
 def read_checkpoint(path: Path) -> Any:
