@@ -6,7 +6,14 @@ line turns a `UsageError` into exit code 2 and any other `ZipmlError` into exit 
 
 from __future__ import annotations
 
-__all__ = ["REMEDY", "DamagedError", "DataError", "UsageError", "ZipmlError"]
+__all__ = [
+    "REMEDY",
+    "DamagedError",
+    "DataError",
+    "ExecutorError",
+    "UsageError",
+    "ZipmlError",
+]
 
 REMEDY = "zipml repair makes what is damaged in a folder again from the source"
 """What to do about chunks of a dataset."""
@@ -26,3 +33,7 @@ class DataError(ZipmlError):
 
 class DamagedError(DataError):
     """A chunk is missing or is not what was written; a store that fails is another matter."""
+
+
+class ExecutorError(ZipmlError):
+    """What an executor computes with does not answer, or not as it should: a device is lost."""

@@ -30,6 +30,7 @@ class Canned:
     words: dict[int, int] = field(default_factory=dict)
     takes: int = 1000
     written: list[tuple[int, int]] = field(default_factory=list)
+    is_closed: bool = False
 
     def __post_init__(self) -> None:
         built = FORM.target_beats << 16 | FORM.lanes << 8 | FORM.bits
@@ -49,6 +50,9 @@ class Canned:
 
     def stream(self, packet: np.ndarray) -> int:
         return min(self.takes, len(packet))
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def some_program(columns: int = 5, bits: int = 4) -> tuple[Program, State]:
@@ -183,6 +187,12 @@ def test_driver_and_compiled_gateware_end_as_the_reference(
     assert counters.beats == tiles * (columns + FORM.target_beats)
     wait = 0 if delayed else FORM.update_wait - FORM.target_beats
     assert counters.stalls == (-(-tiles // batch) - 1) * wait
+
+
+def test_closing_the_driver_closes_its_bus() -> None:
+    bus = Canned()
+    Driver(bus).close()
+    assert bus.is_closed
 
 
 def test_a_malformed_packet_is_an_error_until_the_driver_resets(device: Simulation) -> None:

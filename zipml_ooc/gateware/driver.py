@@ -1,23 +1,24 @@
 """What a host does on the accelerator's bus: check, load, run, read back.
 
 The bus is anything with `Bus`'s methods: the `simulation` has them. All that the driver does goes
-through these, as docs/accelerator.md says.
+through these, as docs/accelerator.md says. What trains (`zipml_ooc.executors.fpga`) knows a `Device`
+only, which the driver is, and which may be something without a bus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ZipmlError
+from ..errors import ExecutorError
 from .formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
 from .reference import Program, State
 
-__all__ = ["Bus", "Counters", "DeviceError", "Driver"]
+__all__ = ["Bus", "Counters", "Device", "DeviceError", "Driver"]
 
 U8 = npt.NDArray[np.uint8]
 _WORDS = {
@@ -27,7 +28,7 @@ _WORDS = {
 }
 
 
-class DeviceError(ZipmlError):
+class DeviceError(ExecutorError):
     """The accelerator is not the one that is expected, or a run did not come to its end."""
 
 
@@ -43,14 +44,64 @@ class Bus(Protocol):
     def stream(self, packet: U8) -> int:
         """Send a packet; return how many of its beats were taken."""
 
+    def close(self) -> None:
+        """Let go of the accelerator; once more does nothing."""
+
 
 @dataclass(frozen=True)
 class Counters:
-    """Of the last run."""
+    """Of the last run.
+
+    Attributes
+    ----------
+    cycles, beats, stalls : int
+        As the registers of these names have them.
+    more : mapping of str to float
+        What else a device counts or works out, by its name, such as modelled seconds: numbers that
+        can be added up over runs.
+    """
 
     cycles: int
     beats: int
     stalls: int
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+class Device(Protocol):
+    """What runs programs over packets, bit for bit as `reference` does.
+
+    Methods raise a `DeviceError`, or another `ExecutorError`, where the device does not answer or
+    stopped on the way. It is closed then, and another one is made.
+
+    Attributes
+    ----------
+    form : Format
+        What it is built for.
+    """
+
+    form: Format
+
+    def load(self, program: Program, state: State) -> None:
+        """Take settings, tables, model and generator."""
+
+    def run(self, packets: Iterable[U8], tiles: int) -> Counters:
+        """Take the packets of a run, so many tiles, to its end.
+
+        Parameters
+        ----------
+        packets : iterable of (beats, bytes) uint8
+            One for each tile, as `zipml_ooc.gateware.stream` makes them.
+        tiles : int
+        """
+
+    def state(self, columns: int) -> State:
+        """Give model, generator, and what was clipped in the last run."""
+
+    def reset(self) -> None:
+        """End a run and clear errors; settings and tables stay."""
+
+    def close(self) -> None:
+        """Let go of what it runs on; once more does nothing."""
 
 
 class Driver:
@@ -167,6 +218,10 @@ class Driver:
     def reset(self) -> None:
         """End a run and clear errors; settings and tables stay."""
         self._bus.write(Register.CONTROL, 2)
+
+    def close(self) -> None:
+        """Let go of the bus."""
+        self._bus.close()
 
     def _wide(self, low: Register) -> int:
         """A number of two words."""

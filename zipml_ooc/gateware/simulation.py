@@ -21,7 +21,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UsageError, ZipmlError
+from ..errors import ExecutorError, UsageError
 from .formats import Format
 
 __all__ = ["Simulation", "SimulationError", "build", "cache_folder", "tool"]
@@ -31,7 +31,7 @@ _EXTRA = "simulating the accelerator needs the extra fpga: pip install 'zipml-oo
 _FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC"]
 
 
-class SimulationError(ZipmlError):
+class SimulationError(ExecutorError):
     """The simulated bus did not answer, or the gateware could not be compiled."""
 
 
