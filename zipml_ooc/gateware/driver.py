@@ -1,8 +1,8 @@
 """What a host does on the accelerator's bus: check, load, run, read back.
 
 The bus is anything with `Bus`'s methods: the `simulation` has them. All that the driver does goes
-through these, as docs/accelerator.md says. What trains (`zipml_ooc.executors.fpga`) knows a `Device`
-only, which the driver is, and which may be something without a bus.
+through these, as docs/accelerator.md says. What trains knows a `Device` only, which the driver is,
+and which may be something without a bus.
 """
 
 from __future__ import annotations
