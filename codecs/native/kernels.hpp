@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core.hpp"
+#include "fixed_point.hpp"
 
 namespace zipml {
 
@@ -139,6 +140,11 @@ struct Kernels {
   CountValues<float>* count_float;
   CountValues<RawHalf>* count_half;
   CountValues<double>* count_double;
+
+  // The accelerator's arithmetic: the packets of `count` tiles, one after the other, with an update at
+  // the end of each whole mini-batch; and the update of a mini-batch that the run's end cuts short.
+  void (*fixed_tiles)(const FixedProgram& program, FixedState& state, const uint8_t* packets, size_t count);
+  void (*fixed_update)(const FixedProgram& program, FixedState& state);
 };
 
 // The live kernels: the best that the processor runs, or what ZIPML_SIMD asks for.

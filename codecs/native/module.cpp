@@ -248,6 +248,7 @@ NB_MODULE(_native, m) {
   bind_levels(m);
   bind_tables(m);
   bind_weave(m);
+  bind_fixed_point(m);
   bind_read_checked(m);
 
   nb::class_<TileBatch>(m, "TileBatch",

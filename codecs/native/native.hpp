@@ -47,6 +47,8 @@ void level_layer(const LevelLayer& layer, int64_t first_row, int64_t last_row, i
 CountValues<float> count_float;
 CountValues<RawHalf> count_half;
 CountValues<double> count_double;
+void fixed_tiles(const FixedProgram& program, FixedState& state, const uint8_t* packets, size_t count);
+void fixed_update(const FixedProgram& program, FixedState& state);
 
 }  // namespace ZIPML_ISA
 }  // namespace zipml

@@ -88,6 +88,7 @@ void histogram_variance(const LevelBins& bins, const LevelFacts& facts, const do
 void bind_levels(nanobind::module_& m);
 void bind_tables(nanobind::module_& m);
 void bind_weave(nanobind::module_& m);
+void bind_fixed_point(nanobind::module_& m);
 void bind_read_checked(nanobind::module_& m);
 
 }  // namespace zipml

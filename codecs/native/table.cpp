@@ -53,6 +53,8 @@ extern const Kernels kKernels = {
     &count_float,
     &count_half,
     &count_double,
+    &fixed_tiles,
+    &fixed_update,
 };
 
 }  // namespace ZIPML_ISA

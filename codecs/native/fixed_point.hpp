@@ -1,0 +1,38 @@
+// The accelerator's arithmetic (docs/accelerator.md): what its registers and tables hold, and what a
+// run changes. Everything is an integer, and no sum can overflow; fixed_point.cpp says why.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace zipml {
+
+constexpr int kFixedMarginShift = 4;  // a unit of residuals and targets is 2^4 of the model's
+constexpr int16_t kFixedNoRow = -32768;
+constexpr size_t kFixedBatchTiles = 64;   // the most of a mini-batch
+constexpr size_t kFixedColumns = 16384;   // more than any accelerator has
+
+// Stored bits are 1, 2, 4 or 8, lanes 8, 16, 32 or 64; tables have columns + 1 entries, the
+// intercept's first.
+struct FixedProgram {
+  int bits;
+  size_t lanes, columns, batch_tiles;
+  uint16_t step;
+  int shift;  // 0 to 31
+  bool delayed;
+  const uint16_t *centre, *pace, *variance;
+
+  size_t beat_bytes() const { return lanes * static_cast<size_t>(bits) / 8; }
+  size_t packet_bytes() const { return lanes * 2 + columns * beat_bytes(); }
+};
+
+// `before` is the model ahead of the last tile's update, which a delayed run meets.
+struct FixedState {
+  int16_t *model, *before;  // columns + 1
+  int64_t* gradient;        // of the mini-batch so far
+  size_t rows, tiles;       // of the mini-batch so far
+  uint64_t seed;
+  bool model_saturated, residual_saturated;
+};
+
+}  // namespace zipml
