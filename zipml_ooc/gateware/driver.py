@@ -18,7 +18,7 @@ from ..errors import ExecutorError
 from .formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
 from .reference import Program, State
 
-__all__ = ["Bus", "Counters", "Device", "DeviceError", "Driver"]
+__all__ = ["Bus", "Counters", "Device", "DeviceError", "Driver", "check_load", "check_status"]
 
 U8 = npt.NDArray[np.uint8]
 _WORDS = {
@@ -30,6 +30,49 @@ _WORDS = {
 
 class DeviceError(ExecutorError):
     """The accelerator is not the one that is expected, or a run did not come to its end."""
+
+
+def check_load(form: Format, program: Program, state: State) -> None:
+    """Refuse what an accelerator of a format cannot hold.
+
+    Raises
+    ------
+    DeviceError
+        Codes or columns do not fit it, or a number does not fit its place.
+    """
+    columns = len(state.model) - 1
+    if program.bits != form.bits:
+        raise DeviceError(
+            f"the accelerator is built for {form.bits} stored bits, the data have {program.bits}"
+        )
+    if columns > form.columns_limit:
+        raise DeviceError(
+            f"the accelerator holds {form.columns_limit} columns, the data have {columns}"
+        )
+    if not 0 <= state.seed < 1 << 64:
+        raise DeviceError(f"a generator has 64 bits, the state's is {state.seed:#x}")
+    for name, number, bits in (("step", program.step, 16), ("shift", program.shift, 5)):
+        if not 0 <= number < 1 << bits:
+            raise DeviceError(f"the {name} is {number}, and its register has {bits} bits")
+    for name, values, low, high in (
+        ("model", state.model, -(1 << 15), (1 << 15) - 1),
+        ("centres", program.centre, 0, (1 << 16) - 1),
+        ("paces", program.pace, 0, (1 << 16) - 1),
+        ("variances", program.variance, 0, (1 << 16) - 1),
+    ):
+        if len(values) != columns + 1:
+            raise DeviceError(f"{len(values)} {name} for a model of {columns + 1} entries")
+        if values.min() < low or values.max() > high:
+            raise DeviceError(
+                f"{name} from {values.min()} to {values.max()}: entries hold {low} to {high}"
+            )
+
+
+def check_status(status: int) -> None:
+    """Raise a `DeviceError` if a status has an error."""
+    for error, words in _WORDS.items():
+        if status >> error & 1:
+            raise DeviceError(f"the accelerator refused the run: {words} (STATUS {status:#x})")
 
 
 class Bus(Protocol):
@@ -130,29 +173,7 @@ class Driver:
     def load(self, program: Program, state: State) -> None:
         """Write settings, tables, model and generator."""
         bus, columns = self._bus, len(state.model) - 1
-        if program.bits != self.form.bits:
-            raise DeviceError(
-                f"the bitstream is built for {self.form.bits} stored bits, the data have "
-                f"{program.bits}"
-            )
-        if columns > self.form.columns_limit:
-            raise DeviceError(
-                f"the bitstream holds {self.form.columns_limit} columns, the data have {columns}"
-            )
-        if not 0 <= state.seed < 1 << 64:
-            raise DeviceError(f"a generator has 64 bits, the state's is {state.seed:#x}")
-        for name, values, low, high in (
-            ("model", state.model, -(1 << 15), (1 << 15) - 1),
-            ("centres", program.centre, 0, (1 << 16) - 1),
-            ("paces", program.pace, 0, (1 << 16) - 1),
-            ("variances", program.variance, 0, (1 << 16) - 1),
-        ):
-            if len(values) != columns + 1:
-                raise DeviceError(f"{len(values)} {name} for a model of {columns + 1} entries")
-            if values.min() < low or values.max() > high:
-                raise DeviceError(
-                    f"{name} from {values.min()} to {values.max()}: entries hold {low} to {high}"
-                )
+        check_load(self.form, program, state)
         for table, values in (
             (Table.MODEL, state.model),
             (Table.CENTRE, program.centre),
@@ -187,14 +208,14 @@ class Driver:
         bus = self._bus
         bus.write(Register.TILES, tiles)
         bus.write(Register.CONTROL, 1)
-        self._check(bus.read(Register.STATUS))
+        check_status(bus.read(Register.STATUS))
         for number, packet in enumerate(packets):
             if bus.stream(packet) < len(packet):
-                self._check(bus.read(Register.STATUS))
+                check_status(bus.read(Register.STATUS))
                 raise DeviceError(f"the accelerator stopped taking beats in tile {number}")
         for _ in range(patience):
             status = bus.read(Register.STATUS)
-            self._check(status)
+            check_status(status)
             if status >> Status.DONE & 1:
                 return Counters(
                     self._wide(Register.CYCLES_LOW),
@@ -226,10 +247,3 @@ class Driver:
     def _wide(self, low: Register) -> int:
         """A number of two words."""
         return self._bus.read(low) | self._bus.read(low + 4) << 32
-
-    @staticmethod
-    def _check(status: int) -> None:
-        """Raise if a status has an error."""
-        for error, words in _WORDS.items():
-            if status >> error & 1:
-                raise DeviceError(f"the accelerator refused the run: {words} (STATUS {status:#x})")
