@@ -224,7 +224,7 @@ def test_registers_identify_refuse_and_keep() -> None:
     async def bench(ctx: Any) -> None:
         host = Host(top, ctx)
         assert await host.read(Register.IDENTITY) == (int.from_bytes(b"ZPML", "little"), 0)
-        assert await host.read(Register.VERSION) == (0x10000, 0)
+        assert await host.read(Register.VERSION) == (0x20000, 0)
         assert await host.read(Register.FORMAT) == (4 << 16 | 8 << 8 | 4, 0)
         assert await host.read(Register.COLUMNS_LIMIT) == (40, 0)
 

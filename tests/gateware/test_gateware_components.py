@@ -12,7 +12,7 @@ pytest.importorskip("amaranth", reason="no Amaranth: install the extra fpga")
 from gateware_bench import joined, simulate
 
 from zipml_ooc.gateware.dot import Dot, Unpacker
-from zipml_ooc.gateware.formats import NO_ROW, Format, Table
+from zipml_ooc.gateware.formats import NO_ROW, Format, Table, intercept_code
 from zipml_ooc.gateware.gradient import GradientTree
 from zipml_ooc.gateware.reference import Program, State, Tile, draw, residuals, update
 from zipml_ooc.gateware.replay import Replay
@@ -94,7 +94,8 @@ def test_dot_gives_residuals_and_says_which_rows_there_are(bits: int) -> None:
             expected, clipped = residuals(program, model, tile)
             ctx.set(dut.targets, joined(targets, 16))
             for entry in range(7):
-                column = np.ones(8, int) if entry == 0 else tile.codes[:, entry - 1]
+                own = np.full(8, intercept_code(bits))
+                column = own if entry == 0 else tile.codes[:, entry - 1]
                 ctx.set(dut.valid, 1)
                 ctx.set(dut.first, entry == 0)
                 ctx.set(dut.last, entry == 6)
@@ -151,7 +152,8 @@ def test_update_is_that_of_the_reference(bits: int) -> None:
             size = form.gradient_bits - 1
             gradient = rng.integers(-(1 << size), 1 << size, 30)
             gradient >>= rng.integers(0, size, 30)
-            gradient[0] >>= bits  # the sum of residuals
+            # The sum of residuals times the intercept's code.
+            gradient[0] = (gradient[0] >> bits) * intercept_code(bits)
             centre = rng.integers(0, 1 << 16, 30)
             centre[0] = 0
             program = Program(

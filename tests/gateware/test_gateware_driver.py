@@ -67,7 +67,7 @@ PACKET = np.zeros((9, 4), np.uint8)
     ("words", "message"),
     [
         ({Register.IDENTITY: 0}, "no accelerator answers: identity 0x00000000"),
-        ({Register.VERSION: 0x30001}, r"bitstream has version 3\.1 .* driver of 1: build"),
+        ({Register.VERSION: 0x30001}, r"bitstream has version 3\.1 .* driver of 2: build"),
     ],
 )
 def test_another_device_is_refused(words: dict[int, int], message: str) -> None:

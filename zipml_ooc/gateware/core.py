@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import AdderTree, XorShift, delayed
 from .dot import Dot, Unpacker
-from .formats import BATCH_TILES_LIMIT, STEP_BITS, TABLE_BITS, TARGET_BITS, Format
+from .formats import BATCH_TILES_LIMIT, STEP_BITS, TABLE_BITS, TARGET_BITS, Format, intercept_code
 from .gradient import GradientTree
 from .replay import Replay
 from .sequencer import FrontBuffer, Sequencer
@@ -84,7 +84,7 @@ class Core(wiring.Component):
         m.submodules.update = update = Update(form)
         m.submodules.random = random = XorShift()
 
-        # Beats: targets into a register, codes (and ones, for the intercept) to the pipelines.
+        # Beats: targets into a register, codes (and the intercept's own) to the pipelines.
         beat, beat_last = front.out_data[: form.beat_bits], front.out_data[-1]
         m.d.comb += [
             front.in_valid.eq(self.tvalid),
@@ -100,10 +100,10 @@ class Core(wiring.Component):
         with m.If(delayed(m, seq.load_target, 1, "load_target")):
             m.d.sync += targets.eq(Cat(targets[form.beat_bits :], beat_taken))
         codes = Signal(form.beat_bits)
-        ones = C(1, form.bits).replicate(form.lanes)
+        own = C(intercept_code(form.bits), form.bits).replicate(form.lanes)
         m.d.comb += [
             unpacker.beat.eq(beat_taken),
-            codes.eq(Mux(delayed(m, seq.in_codes, 1, "in_codes"), unpacker.codes, ones)),
+            codes.eq(Mux(delayed(m, seq.in_codes, 1, "in_codes"), unpacker.codes, own)),
         ]
 
         m.d.comb += [

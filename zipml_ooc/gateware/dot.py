@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import CodeProduct, delayed, saturated
 from .formats import (
-    MARGIN_SHIFT,
     MODEL_BITS,
     NO_ROW,
     RESIDUAL_BITS,
@@ -88,7 +87,7 @@ class Dot(wiring.Component):
         with m.If(valid):
             m.d.sync += at_centre.eq(Mux(first, 0, at_centre) + centre_product)
         with m.If(centre_ended):
-            below = (1 << (MARGIN_SHIFT - 1)) + 1
+            below = (1 << (form.margin_shift - 1)) + 1
             m.d.sync += shared.eq((at_centre >> form.centre_fraction) - below)
 
         # Margins, then what is shared is taken off, then shift and saturate.
@@ -107,7 +106,7 @@ class Dot(wiring.Component):
             model = self.model if row < lanes // 2 else ~self.model_inverted
             m.d.comb += [product.value.eq(model), product.code.eq(code)]
             with m.If(valid):
-                start = ~(target << MARGIN_SHIFT)
+                start = ~(target << form.margin_shift)
                 m.d.sync += margin.eq(Mux(first, start, margin) + product.product)
                 with m.If(first):
                     m.d.sync += here.eq(target != NO_ROW)
@@ -115,7 +114,7 @@ class Dot(wiring.Component):
             whole_here = Signal(name=f"whole_here_{row}", reset_less=True)
             with m.If(ended):
                 m.d.sync += [whole.eq(margin - shared), whole_here.eq(here)]
-            rounded, outside = saturated(whole >> MARGIN_SHIFT, RESIDUAL_BITS)
+            rounded, outside = saturated(whole >> form.margin_shift, RESIDUAL_BITS)
             residual = Signal(RESIDUAL_BITS, name=f"residual_{row}", reset_less=True)
             with m.If(ended_whole):
                 m.d.sync += residual.eq(Mux(whole_here, rounded, 0))

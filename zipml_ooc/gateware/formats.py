@@ -14,26 +14,49 @@ __all__ = [
     "BATCH_TILES_LIMIT",
     "DELAYED_COLUMNS",
     "FEWEST_COLUMNS",
-    "MARGIN_SHIFT",
+    "LEAST_EXPONENT",
     "NO_ROW",
     "VERSION",
     "Error",
     "Format",
+    "Loss",
     "Register",
     "Status",
     "Table",
+    "intercept_code",
+    "margin_shift",
 ]
 
-VERSION = 0x0001_0000  # of register map, stream and arithmetic: major, minor
+VERSION = 0x0002_0000  # of register map, stream and arithmetic: major, minor
 IDENTITY = 0x4C4D505A  # "ZPML" in the order of bytes
 
 MODEL_BITS = RESIDUAL_BITS = TARGET_BITS = TABLE_BITS = STEP_BITS = DRAW_BITS = 16
-MARGIN_SHIFT = 4  # a unit of residuals and targets is this many bits above one of the model
+LEAST_EXPONENT = 11  # of the logistic loss, up to 4 bits; 3 more are possible
+LOGISTIC_BITS = 14  # of a residual of the logistic loss behind the point
+CURVATURE_SHIFT = 3  # of a sum of its curvatures, for the least exponent
 BATCH_TILES_LIMIT = 64
 FEWEST_COLUMNS = 4  # shorter tiles would overtake their own targets and sums
 DELAYED_COLUMNS = 32  # an update has to be through before the tile after the next one
 LARGEST_SHIFT = 31
 NO_ROW = -(1 << (TARGET_BITS - 1))  # the target of a slot without a row
+
+
+def intercept_code(bits: int) -> int:
+    """The code of the intercept's entry: of the size of other codes, or their entries differ."""
+    return 1 << max(0, bits - 4)
+
+
+def margin_shift(bits: int) -> int:
+    """How many bits a unit of residuals and targets is above one of the model."""
+    return max(4, bits)
+
+
+class Loss(enum.IntEnum):
+    """What the register LOSS chooses."""
+
+    SQUARED = 0
+    LOGISTIC = 1
+    SQUARED_HINGE = 2
 
 
 class Register(enum.IntEnum):
@@ -52,6 +75,7 @@ class Register(enum.IntEnum):
     SHIFT = 0x28
     LOSS = 0x2C
     MODE = 0x30
+    EXPONENT = 0x34
     SEED_LOW = 0x38
     SEED_HIGH = 0x3C
     CYCLES_LOW = 0x40
@@ -159,9 +183,14 @@ class Format:
         return 11 + self.residual_latency + self.product_latency + self.lane_bits
 
     @property
+    def margin_shift(self) -> int:
+        """How many bits a unit of residuals and targets is above one of the model."""
+        return margin_shift(self.bits)
+
+    @property
     def margin_bits(self) -> int:
         """Bits of a sum of products of model and codes, targets taken off."""
-        return max(MODEL_BITS + self.bits, TARGET_BITS + MARGIN_SHIFT) + self.entry_bits + 1
+        return max(MODEL_BITS + self.bits, TARGET_BITS + self.margin_shift) + self.entry_bits + 1
 
     @property
     def tile_sum_bits(self) -> int:

@@ -12,9 +12,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .formats import DRAW_BITS, MARGIN_SHIFT, NO_ROW, STEP_BITS, TABLE_BITS
+from .formats import (
+    CURVATURE_SHIFT,
+    DRAW_BITS,
+    LEAST_EXPONENT,
+    LOGISTIC_BITS,
+    NO_ROW,
+    STEP_BITS,
+    TABLE_BITS,
+    Loss,
+    intercept_code,
+    margin_shift,
+)
+from .sigmoid import POINT_BITS, slope_and_value
 
-__all__ = ["Program", "State", "Tile", "draw", "margins", "residuals", "rounded", "run", "update"]
+__all__ = [
+    "Program",
+    "State",
+    "Tile",
+    "curvature_sum",
+    "draw",
+    "margins",
+    "residuals",
+    "rounded",
+    "run",
+    "update",
+]
 
 I64 = npt.NDArray[np.int64]
 _MASK = (1 << 64) - 1
@@ -22,7 +45,11 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Tile:
-    """Codes of a tile, (lanes, columns), and targets, (lanes,), `NO_ROW` where a row is missing."""
+    """Codes of a tile, (lanes, columns), and targets, (lanes,), `NO_ROW` where a row is missing.
+
+    For the logistic loss targets are 0 in rows of the class that positive margins stand for, and
+    -1 in the others; for the squared hinge plus and minus the fixed-point number 1.
+    """
 
     codes: I64
     targets: I64
@@ -44,6 +71,10 @@ class Program:
         Entry 0 is the intercept, whose centre is 0.
     delayed : bool
         Whether a tile meets the model without what the tile ahead of it changes.
+    loss : Loss
+    exponent : int
+        What the logistic loss takes a unit of the model for: ``2**-exponent``. Other losses do not
+        ask.
     """
 
     bits: int
@@ -54,6 +85,13 @@ class Program:
     pace: I64
     variance: I64
     delayed: bool = False
+    loss: Loss = Loss.SQUARED
+    exponent: int = LEAST_EXPONENT
+
+    @property
+    def refinement(self) -> int:
+        """By how much the exponent exceeds the least one, 0 to 3."""
+        return self.exponent - LEAST_EXPONENT - max(0, self.bits - 4)
 
 
 @dataclass
@@ -82,23 +120,46 @@ def _clip(values: Any, bits: int) -> tuple[I64, bool]:
     return clipped, bool((clipped != values).any())
 
 
-def _with_intercept(tile: Tile) -> I64:
-    """Codes of all entries, (lanes, columns + 1): the intercept's are ones."""
-    return np.concatenate([np.ones((len(tile.codes), 1), np.int64), tile.codes], axis=1)
+def _with_intercept(program: Program, tile: Tile) -> I64:
+    """Codes of all entries, (lanes, columns + 1): the intercept's are all the same."""
+    own = np.full((len(tile.codes), 1), intercept_code(program.bits), np.int64)
+    return np.concatenate([own, tile.codes], axis=1)
 
 
 def margins(program: Program, model: I64, tile: Tile) -> I64:
     """Margins less targets, in units of the model: (lanes,)."""
     centre = int(model @ program.centre) >> (TABLE_BITS - program.bits)
-    return np.asarray(_with_intercept(tile) @ model - centre - (tile.targets << MARGIN_SHIFT))
+    target = tile.targets << margin_shift(program.bits)
+    return np.asarray(_with_intercept(program, tile) @ model - centre - target)
+
+
+def _derivatives(program: Program, model: I64, tile: Tile) -> tuple[I64, I64, bool]:
+    """Of the loss of each row by its margin, the first and the second; whether any was clipped."""
+    shift = margin_shift(program.bits)
+    present, negative = tile.targets != NO_ROW, tile.targets < 0
+    margin = margins(program, model, tile)
+    if program.loss == Loss.LOGISTIC:
+        margin = margin - (negative << shift)
+        places = POINT_BITS - LEAST_EXPONENT - program.refinement
+        slope, value = slope_and_value((margin << places) >> max(0, program.bits - 4))
+        value = value - (~negative << LOGISTIC_BITS)
+        return np.where(present, value, 0), np.where(present, slope, 0), False
+    residual = (margin + (1 << (shift - 1))) >> shift
+    if program.loss == Loss.SQUARED_HINGE:  # where the margin is on the wrong side of the target
+        present = present & ((residual < 0) != negative)
+    clipped, outside = _clip(np.where(present, residual, 0), 16)
+    return clipped, present.astype(np.int64), outside
 
 
 def residuals(program: Program, model: I64, tile: Tile) -> tuple[I64, bool]:
-    """Residuals, (lanes,), and whether any was clipped; 0 where there is no row."""
-    half = 1 << (MARGIN_SHIFT - 1)
-    present = tile.targets != NO_ROW
-    rounded = np.where(present, (margins(program, model, tile) + half) >> MARGIN_SHIFT, 0)
-    return _clip(rounded, 16)
+    """Derivatives of the loss, (lanes,), and whether any was clipped; 0 where there is no row."""
+    residual, _, clipped = _derivatives(program, model, tile)
+    return residual, clipped
+
+
+def curvature_sum(program: Program, model: I64, tile: Tile) -> int:
+    """Of the rows of a tile: their number, or how many of them count, or a sum of slopes."""
+    return int(_derivatives(program, model, tile)[1].sum())
 
 
 def rounded(model: I64, moved: I64, draws: I64) -> tuple[I64, bool]:
@@ -106,11 +167,17 @@ def rounded(model: I64, moved: I64, draws: I64) -> tuple[I64, bool]:
     return _clip(((model << DRAW_BITS) - moved + draws) >> DRAW_BITS, 16)
 
 
-def update(program: Program, state: State, gradient: I64, rows: int) -> None:
-    """The end of a mini-batch: correct the gradient, take the step, round the model."""
-    model = state.model
-    at_centre = (program.centre * gradient[0]) >> (TABLE_BITS - program.bits)
-    correction = (rows * program.variance * model) >> (TABLE_BITS + MARGIN_SHIFT)
+def update(program: Program, state: State, gradient: I64, curvature: int) -> None:
+    """The end of a mini-batch: correct the gradient, take the step, round the model.
+
+    `curvature` is the sum over the tiles of `curvature_sum`.
+    """
+    model, shift = state.model, margin_shift(program.bits)
+    if program.loss == Loss.LOGISTIC:
+        curvature >>= CURVATURE_SHIFT + program.refinement
+    total = gradient[0] // intercept_code(program.bits)  # of the residuals: exact
+    at_centre = (program.centre * total) >> (TABLE_BITS - program.bits)
+    correction = (curvature * program.variance * model) >> (TABLE_BITS + shift)
     change = gradient - at_centre - correction
     pace = (program.pace * program.step + (1 << (STEP_BITS - 1))) >> STEP_BITS
     moved, _ = _clip((change * pace) >> program.shift, 33)
@@ -124,14 +191,15 @@ def update(program: Program, state: State, gradient: I64, rows: int) -> None:
 def run(program: Program, tiles: Sequence[Tile], state: State) -> None:
     """Run over the tiles and change the state."""
     gradient = np.zeros(len(state.model), np.int64)
-    rows = 0
+    curvature = 0
     before = state.model  # the model ahead of the last tile's update
     for number, tile in enumerate(tiles):
-        residual, clipped = residuals(program, before if program.delayed else state.model, tile)
+        met = before if program.delayed else state.model
+        residual, clipped = residuals(program, met, tile)
         before = state.model
         state.residual_saturated |= clipped
-        gradient = gradient + residual @ _with_intercept(tile)
-        rows += int((tile.targets != NO_ROW).sum())
+        gradient = gradient + residual @ _with_intercept(program, tile)
+        curvature += curvature_sum(program, met, tile)
         if (number + 1) % program.batch_tiles == 0 or number + 1 == len(tiles):
-            update(program, state, gradient, rows)
-            gradient, rows = np.zeros_like(gradient), 0
+            update(program, state, gradient, curvature)
+            gradient, curvature = np.zeros_like(gradient), 0

@@ -2,7 +2,7 @@
 
 The accelerator trains on ``x = slope * (code - centre)``, in the scaled coordinates of a `Problem`,
 whose model it holds as ``slope * model``: what meets the codes. A unit of the model is
-``2**-exponent``, one of targets and residuals 16 times that.
+``2**-exponent``, one of targets and residuals ``2**margin_shift`` times that.
 """
 
 from __future__ import annotations
@@ -14,14 +14,32 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, UsageError
+from ..losses import LOSSES
 from ..training.problem import Problem
-from .formats import BATCH_TILES_LIMIT, LARGEST_SHIFT, MARGIN_SHIFT, NO_ROW, STEP_BITS, TABLE_BITS
+from .formats import (
+    BATCH_TILES_LIMIT,
+    LARGEST_SHIFT,
+    LEAST_EXPONENT,
+    LOGISTIC_BITS,
+    NO_ROW,
+    STEP_BITS,
+    TABLE_BITS,
+    Loss,
+    intercept_code,
+    margin_shift,
+)
 from .reference import I64, Program
 
 __all__ = ["Scaling"]
 
 F64 = npt.NDArray[np.float64]
 _TOP = (1 << TABLE_BITS) - 1
+_LOSSES = {
+    "squared": Loss.SQUARED,
+    "ls-svm": Loss.SQUARED,
+    "logistic": Loss.LOGISTIC,
+    "squared-hinge": Loss.SQUARED_HINGE,
+}
 
 
 @dataclass(frozen=True)
@@ -31,22 +49,26 @@ class Scaling:
     Attributes
     ----------
     problem : Problem
-        Squared loss, one output, packed codes with equally spaced levels and column scales, the
-        mean form.
+        Squared, logistic, squared hinge or LS-SVM loss, one output, packed codes with equally
+        spaced levels and column scales, the mean form.
     exponent : int
-        What meets the codes is held as multiples of ``2**-exponent``, up to ``2**(15 - exponent)``;
-        residuals reach 16 times as far.
+        What meets the codes is held as multiples of ``2**-exponent``, up to ``2**(15 - exponent)``.
+        By default 13, or more for more than 4 stored bits: ``stored bits + 9``. That lets residuals
+        reach 64 times the target's standard deviation, and the intercept 4. The logistic loss
+        takes two less, one less, the default, or one more.
     """
 
     problem: Problem
-    exponent: int = 13
+    exponent: int = -1
 
     def __post_init__(self) -> None:
         p = self.problem
+        if self.exponent < 0:
+            object.__setattr__(self, "exponent", self._least_exponent + 2)
         wrong = [
             what
             for what, bad in (
-                (f"the {p.loss} loss", p.loss != "squared"),
+                (f"the {p.loss} loss", p.loss not in _LOSSES),
                 (f"{p.outputs} outputs", p.outputs != 1),
                 ("the split form", p.estimator != "mean"),
                 ("level tables", p.tables is not None),
@@ -63,9 +85,31 @@ class Scaling:
                 raise UsageError(f"the {name} of the accelerator's problem has values not finite")
         if wrong:
             raise UsageError(
-                f"the accelerator does not take {', '.join(wrong)}: it has the squared loss of "
-                "packed codes of 1, 2, 4 or 8 stored bits with equally spaced levels"
+                f"the accelerator does not take {', '.join(wrong)}: it has the squared, logistic, "
+                "squared-hinge and ls-svm losses of packed codes of 1, 2, 4 or 8 stored bits with "
+                "equally spaced levels"
             )
+        least = self._least_exponent
+        if self.loss == Loss.LOGISTIC and not least <= self.exponent <= least + 3:
+            raise UsageError(
+                f"accelerator: an exponent of {self.exponent} for the logistic loss of "
+                f"{p.stored_bits} stored bits; choose {least} to {least + 3}"
+            )
+
+    @property
+    def loss(self) -> Loss:
+        """What the register LOSS chooses."""
+        return _LOSSES[self.problem.loss]
+
+    @property
+    def _least_exponent(self) -> int:
+        """The least exponent of the logistic loss."""
+        return LEAST_EXPONENT + max(0, self.problem.stored_bits - 4)
+
+    @property
+    def _target_exponent(self) -> int:
+        """That of a unit of targets, and of residuals but for the logistic loss."""
+        return self.exponent - margin_shift(self.problem.stored_bits)
 
     @property
     def _fraction(self) -> int:
@@ -74,8 +118,9 @@ class Scaling:
 
     @property
     def _slope(self) -> F64:
-        """Of the entries: the intercept's is 1."""
-        return np.concatenate([[1.0], self.problem.slope.astype(np.float64)])
+        """Of the entries: the intercept's value is 1."""
+        own = 1.0 / intercept_code(self.problem.stored_bits)
+        return np.concatenate([[own], self.problem.slope.astype(np.float64)])
 
     def centres(self) -> I64:
         """The mean code of each entry in fixed point, as near as its range allows."""
@@ -119,8 +164,12 @@ class Scaling:
             square[0] = 0.0
         most = float(square.max())
         # A change is pace * step * 2**-(16 + shift) times the gradient, in 2**-16 of a unit.
-        wanted = step_size / (batch_tiles * lanes) * most * 2.0 ** (TABLE_BITS + MARGIN_SHIFT)
-        wanted *= 2.0**STEP_BITS / _TOP
+        logistic = self.loss == Loss.LOGISTIC
+        residual_exponent = LOGISTIC_BITS if logistic else self._target_exponent
+        wanted = step_size / (batch_tiles * lanes) * most
+        wanted *= 2.0 ** (TABLE_BITS + self.exponent - residual_exponent + STEP_BITS) / _TOP
+        if self.loss == Loss.SQUARED_HINGE:  # whose derivatives are twice what is computed
+            wanted *= 2.0
         if not 0 < wanted < 1 << STEP_BITS:
             raise UsageError(
                 f"accelerator: a step size of {step_size:.3g} is outside of what its registers "
@@ -142,15 +191,20 @@ class Scaling:
             pace=np.rint(square / most * _TOP).astype(np.int64),
             variance=np.concatenate([[0], np.minimum(fixed, _TOP).astype(np.int64)]),
             delayed=delayed,
+            loss=self.loss,
+            exponent=self.exponent if logistic else LEAST_EXPONENT,
         )
 
     def targets(self, scaled: npt.ArrayLike) -> I64:
         """Targets in fixed point, clipped to its range; scaled as `Problem.scale_target` does."""
-        unit = 2.0 ** (self.exponent - MARGIN_SHIFT)
         real = np.asarray(scaled, np.float64)
         if np.isnan(real).any():
             raise DataError("a target is not a number")
-        fixed = np.rint(real * unit)
+        if self.loss == Loss.LOGISTIC:
+            return np.where(real > 0.5, 0, -1).astype(np.int64)
+        if LOSSES[self.problem.loss].of_classes:
+            real = np.where(real > 0.5, 1.0, -1.0)
+        fixed = np.rint(real * 2.0**self._target_exponent)
         return np.clip(fixed, NO_ROW + 1, -NO_ROW - 1).astype(np.int64)
 
     def to_model(self, entries: I64) -> tuple[F64, F64]:
@@ -158,7 +212,8 @@ class Scaling:
         p = self.problem
         offset, slope = p.offset.astype(np.float64), p.slope.astype(np.float64)
         real = entries * 2.0**-self.exponent
+        own = real[0] * intercept_code(p.stored_bits)
         model = np.divide(real[1:], slope, out=np.zeros(p.columns), where=slope != 0)
         centre = self.centres()[1:] * 2.0**-self._fraction
-        intercept = real[0] - real[1:] @ centre - model @ offset
+        intercept = own - real[1:] @ centre - model @ offset
         return model[None], np.array([intercept])

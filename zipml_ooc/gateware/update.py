@@ -7,16 +7,17 @@ from typing import Any
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from .arithmetic import WideProduct, delayed, saturated
 from .formats import (
     BATCH_TILES_LIMIT,
     DRAW_BITS,
-    MARGIN_SHIFT,
     MODEL_BITS,
     STEP_BITS,
     TABLE_BITS,
     Format,
+    intercept_code,
 )
 
 __all__ = ["Update"]
@@ -31,8 +32,8 @@ class Update(wiring.Component):
 
     The entry's `variance`, `pace`, `centre`, `model` and the number of `rows` come a cycle ahead of
     its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0, which
-    is the sum of the residuals. `random` advances in the cycle of `advance`; its draw is there in
-    the next one.
+    is the sum of the residuals times the intercept's code. `random` advances in the cycle of
+    `advance`; its draw is there in the next one.
     """
 
     LATENCY = 9
@@ -77,7 +78,7 @@ class Update(wiring.Component):
         # Cycles 0 and 1: products with the sum of residuals and with the model.
         total = Signal(signed(sum_bits), reset_less=True)
         with m.If(self.valid & self.first):
-            m.d.sync += total.eq(self.gradient)
+            m.d.sync += total.eq(self.gradient >> exact_log2(intercept_code(form.bits)))
         m.submodules.at_centre = at_centre = WideProduct(
             sum_bits, TABLE_BITS, a_signed=True, b_signed=False
         )
@@ -98,7 +99,7 @@ class Update(wiring.Component):
         bias = Signal(signed(form.gradient_bits + 1), reset_less=True)
         m.d.comb += bias.eq(
             (at_centre.product >> form.centre_fraction)
-            + (correction.product >> (TABLE_BITS + MARGIN_SHIFT))
+            + (correction.product >> (TABLE_BITS + form.margin_shift))
         )
         change = Signal(signed(form.gradient_bits + 2), reset_less=True)
         m.d.sync += change.eq(gradient - bias)
