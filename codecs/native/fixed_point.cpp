@@ -43,7 +43,7 @@ ZIPML_INLINE void margins_of_tile(const FixedProgram& p, const int16_t* model, c
   constexpr size_t beat = Lanes * Bits / 8;
   int64_t centre = 0;
   for (size_t j = 0; j <= p.columns; ++j) centre += int64_t{model[j]} * p.centre[j];
-  const int64_t start = model[0] - (centre >> (16 - Bits));
+  const int64_t start = model[0] * (int64_t{1} << fixed_own_shift(Bits)) - (centre >> (16 - Bits));
   for (size_t r = 0; r < Lanes; ++r) margins[r] = start;
   for (size_t first = 0; first < p.columns; first += kBlockColumns) {
     const size_t end = least(first + kBlockColumns, p.columns);
@@ -59,18 +59,19 @@ ZIPML_INLINE void margins_of_tile(const FixedProgram& p, const int16_t* model, c
 }
 
 // Residuals of the squared loss, 0 where there is no row; returns how many rows there are.
-template <size_t Lanes>
+template <int Bits, size_t Lanes>
 ZIPML_INLINE size_t residuals_of_tile(const int64_t* margins, const int16_t* targets, int16_t* residuals,
                                       bool& saturated) {
-  constexpr int64_t half = int64_t{1} << (kFixedMarginShift - 1);
+  constexpr int shift = fixed_margin_shift(Bits);
+  constexpr int64_t half = int64_t{1} << (shift - 1);
   size_t rows = 0;
   for (size_t r = 0; r < Lanes; ++r) {
     residuals[r] = 0;
     if (targets[r] == kFixedNoRow) continue;
     ++rows;
-    const int64_t margin = margins[r] - targets[r] * (int64_t{1} << kFixedMarginShift);
-    residuals[r] = static_cast<int16_t>(
-        clipped<int64_t>((margin + half) >> kFixedMarginShift, -32768, 32767, saturated));
+    const int64_t margin = margins[r] - targets[r] * (int64_t{1} << shift);
+    residuals[r] =
+        static_cast<int16_t>(clipped<int64_t>((margin + half) >> shift, -32768, 32767, saturated));
   }
   return rows;
 }
@@ -81,7 +82,7 @@ ZIPML_INLINE void add_gradient(const FixedProgram& p, const int16_t* residuals, 
   constexpr size_t beat = Lanes * Bits / 8;
   int32_t all = 0;
   for (size_t r = 0; r < Lanes; ++r) all += residuals[r];
-  gradient[0] += all;
+  gradient[0] += int64_t{all} * (1 << fixed_own_shift(Bits));
   for (size_t j = 0; j < p.columns; ++j) {
     alignas(64) int16_t codes[Lanes];
     codes_of_beat<Bits, Lanes>(beats + j * beat, codes);
@@ -93,13 +94,13 @@ ZIPML_INLINE void add_gradient(const FixedProgram& p, const int16_t* residuals, 
 
 // The end of a mini-batch: each entry takes its step and a draw.
 ZIPML_INLINE void update(const FixedProgram& p, FixedState& s) {
-  const int64_t rows = static_cast<int64_t>(s.rows), all = s.gradient[0];
+  const int64_t rows = static_cast<int64_t>(s.rows), all = s.gradient[0] >> fixed_own_shift(p.bits);
   constexpr int64_t most = int64_t{1} << 32;
   uint64_t x = s.seed;
   for (size_t j = 0; j <= p.columns; ++j) {
     const int64_t u = s.model[j];
     const int64_t at_centre = (int64_t{p.centre[j]} * all) >> (16 - p.bits);
-    const int64_t correction = (rows * p.variance[j] * u) >> (16 + kFixedMarginShift);
+    const int64_t correction = (rows * p.variance[j] * u) >> (16 + fixed_margin_shift(p.bits));
     const int64_t change = s.gradient[j] - at_centre - correction;
     const int64_t pace = (int64_t{p.pace[j]} * p.step + 32768) >> 16;
     bool far = false;
@@ -126,7 +127,7 @@ void run_tiles(const FixedProgram& p, FixedState& s, const uint8_t* packets, siz
     std::memcpy(targets, packet, sizeof(targets));
     margins_of_tile<Bits, Lanes>(p, p.delayed ? s.before : s.model, beats, margins);
     if (p.delayed) std::memcpy(s.before, s.model, (p.columns + 1) * sizeof(int16_t));
-    s.rows += residuals_of_tile<Lanes>(margins, targets, residuals, s.residual_saturated);
+    s.rows += residuals_of_tile<Bits, Lanes>(margins, targets, residuals, s.residual_saturated);
     add_gradient<Bits, Lanes>(p, residuals, beats, s.gradient);
     if (++s.tiles == p.batch_tiles) update(p, s);
   }

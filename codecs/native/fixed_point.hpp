@@ -7,7 +7,11 @@
 
 namespace zipml {
 
-constexpr int kFixedMarginShift = 4;  // a unit of residuals and targets is 2^4 of the model's
+// By how many bits the intercept's code is above 1, and a unit of residuals and targets above one of
+// the model.
+constexpr int fixed_own_shift(int bits) { return bits > 4 ? bits - 4 : 0; }
+constexpr int fixed_margin_shift(int bits) { return bits > 4 ? bits : 4; }
+
 constexpr int16_t kFixedNoRow = -32768;
 constexpr size_t kFixedBatchTiles = 64;   // the most of a mini-batch
 constexpr size_t kFixedColumns = 16384;   // more than any accelerator has
