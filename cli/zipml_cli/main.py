@@ -20,7 +20,7 @@ import typer
 
 from zipml_ooc import UsageError, ZipmlError, __version__
 
-from . import datasets, machine, models, upkeep
+from . import datasets, fpga, machine, models, upkeep
 from .render import one_line
 
 __all__ = ["app", "main"]
@@ -52,6 +52,7 @@ for _command in (
     machine.executors,
 ):
     app.command()(_command)
+app.add_typer(fpga.app, name="fpga")
 
 
 def _print_version(wanted: bool) -> None:

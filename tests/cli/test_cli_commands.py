@@ -26,7 +26,7 @@ def strict(text: str) -> dict:
 
 COMMANDS = (
     "compress", "info", "verify", "repair", "train", "evaluate", "predict", "synth", "demo",
-    "executors",
+    "executors", "fpga",
 )  # fmt: skip
 
 
@@ -37,12 +37,20 @@ def test_help_lists_every_command_and_comes_without_arguments_too(zipml):
         assert outcome.err == ""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS[:-1], "fpga build", "fpga report"])
 def test_help_of_a_command_shows_examples_one_a_line(zipml, command):
-    text = zipml(command, "--help").must_succeed().out
+    text = zipml(*command.split(), "--help").must_succeed().out
     examples = text.split("Examples:\n")[1].split("\n\n")[0].splitlines()
     assert len(examples) >= 2
     assert all(line.startswith(f"    zipml {command}") for line in examples)
+
+
+def test_devices_are_those_of_the_library():
+    from zipml_cli.fpga import Device
+
+    from zipml_ooc.gateware.builds import DEVICES
+
+    assert [device.value for device in Device] == list(DEVICES)
 
 
 def test_version(zipml):

