@@ -3,8 +3,9 @@
 //
 // How large numbers become, with at most 2^14 columns and 2^12 rows in a mini-batch: a product of a
 // model's entry and a code lies within 2^23, 256 of them within 31 bits and a sign; a margin within
-// 2^38; a tile's part of the gradient within 2^29, the gradient within 2^35; products with centres
-// and variances within 2^44; a change times a pace within 2^54.
+// 2^38, the argument of a sigmoid within 2^41; a tile's part of the gradient within 2^29, the gradient
+// within 2^35; a sum of curvatures within 2^26; products with centres and variances within 2^54; a
+// change within 2^37, times a pace within 2^54.
 #include "fixed_point.hpp"
 
 #include "isa.hpp"
@@ -58,22 +59,43 @@ ZIPML_INLINE void margins_of_tile(const FixedProgram& p, const int16_t* model, c
   }
 }
 
-// Residuals of the squared loss, 0 where there is no row; returns how many rows there are.
+// Of the logistic loss by a margin, less the target: the first derivative, and a number that the
+// second is a multiple of.
+template <int Bits>
+ZIPML_INLINE int64_t sigmoid_residual(const FixedProgram& p, int64_t margin, bool negative, int64_t& curvature) {
+  constexpr int64_t half = kFixedIntervals / 2;
+  constexpr int64_t unit = int64_t{1} << kFixedSigmoidPlaces;
+  const int64_t fine = (margin * (int64_t{8} >> p.refinement)) >> fixed_own_shift(Bits);
+  const int64_t held = least(greatest(fine, -half * unit), half * unit - 1);
+  const int64_t place = (held >> kFixedSigmoidPlaces) + half;
+  curvature = p.rise[place];
+  const int64_t more = (curvature * (held & (unit - 1)) + unit / 2) >> kFixedSigmoidPlaces;
+  return p.sigmoid[place] + more - (negative ? 0 : int64_t{1} << kFixedLogisticBits);
+}
+
+// The first derivatives of the loss by the margins, 0 where there is no row; returns the sum of the
+// second ones.
 template <int Bits, size_t Lanes>
-ZIPML_INLINE size_t residuals_of_tile(const int64_t* margins, const int16_t* targets, int16_t* residuals,
-                                      bool& saturated) {
-  constexpr int shift = fixed_margin_shift(Bits);
-  constexpr int64_t half = int64_t{1} << (shift - 1);
-  size_t rows = 0;
+ZIPML_INLINE int64_t residuals_of_tile(const FixedProgram& p, const int64_t* margins, const int16_t* targets,
+                                       int16_t* residuals, bool& saturated) {
+  constexpr int64_t unit = int64_t{1} << fixed_margin_shift(Bits);
+  int64_t sum = 0;
   for (size_t r = 0; r < Lanes; ++r) {
     residuals[r] = 0;
     if (targets[r] == kFixedNoRow) continue;
-    ++rows;
-    const int64_t margin = margins[r] - targets[r] * (int64_t{1} << shift);
-    residuals[r] =
-        static_cast<int16_t>(clipped<int64_t>((margin + half) >> shift, -32768, 32767, saturated));
+    const bool negative = targets[r] < 0;
+    const int64_t margin = margins[r] - targets[r] * unit;
+    int64_t curvature = 1, residual;
+    if (p.loss == FixedLoss::kLogistic) {
+      residual = sigmoid_residual<Bits>(p, negative ? margin - unit : margin, negative, curvature);
+    } else {
+      residual = (margin + unit / 2) >> fixed_margin_shift(Bits);
+      if (p.loss == FixedLoss::kSquaredHinge && (residual < 0) == negative) continue;
+    }
+    sum += curvature;
+    residuals[r] = static_cast<int16_t>(clipped<int64_t>(residual, -32768, 32767, saturated));
   }
-  return rows;
+  return sum;
 }
 
 template <int Bits, size_t Lanes>
@@ -94,13 +116,14 @@ ZIPML_INLINE void add_gradient(const FixedProgram& p, const int16_t* residuals, 
 
 // The end of a mini-batch: each entry takes its step and a draw.
 ZIPML_INLINE void update(const FixedProgram& p, FixedState& s) {
-  const int64_t rows = static_cast<int64_t>(s.rows), all = s.gradient[0] >> fixed_own_shift(p.bits);
+  const int64_t all = s.gradient[0] >> fixed_own_shift(p.bits);
+  const int64_t curvature = p.loss == FixedLoss::kLogistic ? s.curvature >> (3 + p.refinement) : s.curvature;
   constexpr int64_t most = int64_t{1} << 32;
   uint64_t x = s.seed;
   for (size_t j = 0; j <= p.columns; ++j) {
     const int64_t u = s.model[j];
     const int64_t at_centre = (int64_t{p.centre[j]} * all) >> (16 - p.bits);
-    const int64_t correction = (rows * p.variance[j] * u) >> (16 + fixed_margin_shift(p.bits));
+    const int64_t correction = (curvature * p.variance[j] * u) >> (16 + fixed_margin_shift(p.bits));
     const int64_t change = s.gradient[j] - at_centre - correction;
     const int64_t pace = (int64_t{p.pace[j]} * p.step + 32768) >> 16;
     bool far = false;
@@ -114,7 +137,8 @@ ZIPML_INLINE void update(const FixedProgram& p, FixedState& s) {
     s.gradient[j] = 0;
   }
   s.seed = x;
-  s.rows = s.tiles = 0;
+  s.curvature = 0;
+  s.tiles = 0;
 }
 
 template <int Bits, size_t Lanes>
@@ -127,7 +151,7 @@ void run_tiles(const FixedProgram& p, FixedState& s, const uint8_t* packets, siz
     std::memcpy(targets, packet, sizeof(targets));
     margins_of_tile<Bits, Lanes>(p, p.delayed ? s.before : s.model, beats, margins);
     if (p.delayed) std::memcpy(s.before, s.model, (p.columns + 1) * sizeof(int16_t));
-    s.rows += residuals_of_tile<Bits, Lanes>(margins, targets, residuals, s.residual_saturated);
+    s.curvature += residuals_of_tile<Bits, Lanes>(p, margins, targets, residuals, s.residual_saturated);
     add_gradient<Bits, Lanes>(p, residuals, beats, s.gradient);
     if (++s.tiles == p.batch_tiles) update(p, s);
   }

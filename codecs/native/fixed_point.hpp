@@ -12,9 +12,14 @@ namespace zipml {
 constexpr int fixed_own_shift(int bits) { return bits > 4 ? bits - 4 : 0; }
 constexpr int fixed_margin_shift(int bits) { return bits > 4 ? bits : 4; }
 
+constexpr int kFixedLogisticBits = 14;  // of a residual of the logistic loss behind the point
+constexpr int kFixedSigmoidPlaces = 10;  // of an argument within an interval
+constexpr size_t kFixedIntervals = 512;  // of the table of the sigmoid
 constexpr int16_t kFixedNoRow = -32768;
 constexpr size_t kFixedBatchTiles = 64;   // the most of a mini-batch
 constexpr size_t kFixedColumns = 16384;   // more than any accelerator has
+
+enum class FixedLoss : int { kSquared, kLogistic, kSquaredHinge };
 
 // Stored bits are 1, 2, 4 or 8, lanes 8, 16, 32 or 64; tables have columns + 1 entries, the
 // intercept's first.
@@ -25,6 +30,9 @@ struct FixedProgram {
   int shift;  // 0 to 31
   bool delayed;
   const uint16_t *centre, *pace, *variance;
+  FixedLoss loss;
+  int refinement;  // of the logistic loss, 0 to 3
+  const int16_t *sigmoid, *rise;  // at the left ends of its intervals, and within each: 0 to 2^14
 
   size_t beat_bytes() const { return lanes * static_cast<size_t>(bits) / 8; }
   size_t packet_bytes() const { return lanes * 2 + columns * beat_bytes(); }
@@ -34,7 +42,8 @@ struct FixedProgram {
 struct FixedState {
   int16_t *model, *before;  // columns + 1
   int64_t* gradient;        // of the mini-batch so far
-  size_t rows, tiles;       // of the mini-batch so far
+  int64_t curvature;        // of the mini-batch so far
+  size_t tiles;             // of the mini-batch so far
   uint64_t seed;
   bool model_saturated, residual_saturated;
 };

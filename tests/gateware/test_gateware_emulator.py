@@ -13,7 +13,14 @@ from zipml_codecs import _native
 
 from zipml_ooc.gateware.driver import DeviceError
 from zipml_ooc.gateware.emulator import Emulator
-from zipml_ooc.gateware.formats import DELAYED_COLUMNS, FEWEST_COLUMNS, NO_ROW, Format
+from zipml_ooc.gateware.formats import (
+    DELAYED_COLUMNS,
+    FEWEST_COLUMNS,
+    LEAST_EXPONENT,
+    NO_ROW,
+    Format,
+    Loss,
+)
 from zipml_ooc.gateware.reference import Program, State, Tile, run
 from zipml_ooc.gateware.stream import pack
 
@@ -41,9 +48,19 @@ def emulated(
     tiles=st.integers(1, 9),
     batch=st.integers(1, 4),
     delayed=st.booleans(),
+    loss=st.sampled_from(list(Loss)),
+    refinement=st.integers(0, 3),
 )
 def test_random_programs_end_as_on_the_reference(
-    seed: int, bits: int, lanes: int, more: int, tiles: int, batch: int, delayed: bool
+    seed: int,
+    bits: int,
+    lanes: int,
+    more: int,
+    tiles: int,
+    batch: int,
+    delayed: bool,
+    loss: Loss,
+    refinement: int,
 ) -> None:
     random_run = pytest.importorskip("gateware_bench").random_run
     form = Format(bits, lanes, 512)
@@ -56,15 +73,24 @@ def test_random_programs_end_as_on_the_reference(
         batch=batch,
         delayed=delayed,
     )
+    exponent = LEAST_EXPONENT + max(0, bits - 4) + refinement
+    program = replace(program, loss=loss, exponent=exponent)
+    if loss == Loss.LOGISTIC:
+        made = [
+            replace(t, targets=np.where(t.targets == NO_ROW, NO_ROW, t.targets >> 15)) for t in made
+        ]
     _, found = emulated(form, program, made, state)
     run(program, made, state)
     assert outcome(found) == outcome(state)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(
+    ("sign", "loss"),
+    [(-1, Loss.SQUARED), (1, Loss.SQUARED), (-1, Loss.LOGISTIC), (1, Loss.SQUARED_HINGE)],
+)
 def test_the_largest_numbers_end_as_on_the_reference_with_every_instruction_set(
-    simd: str, bits: int, sign: int
+    bits: int, sign: int, loss: Loss
 ) -> None:
     """All that could overflow is as large as it gets: columns, model, codes, residuals, rows."""
     form, columns = Format(bits, 64, 16384), 16360
@@ -72,13 +98,18 @@ def test_the_largest_numbers_end_as_on_the_reference_with_every_instruction_set(
     extreme = np.full(entries, -32768 if sign < 0 else 32767)
     top = np.full(entries, 65535)
     centre = np.zeros(entries, np.int64)
-    program = Program(bits, 64, 65535, 0, centre, top, top)
+    exponent = LEAST_EXPONENT + max(0, bits - 4)
+    program = Program(bits, 64, 65535, 0, centre, top, top, loss=loss, exponent=exponent)
     tile = Tile(np.full((64, columns), (1 << bits) - 1), np.full(64, -sign * 32767))
     state = State(extreme, (1 << 64) - 1)
-    _, found = emulated(form, program, [tile] * 64, state)
+    found, live = [], _native.live_simd()
+    for level in _native.simd_levels():
+        _native.select_simd(level)
+        found.append(emulated(form, program, [tile] * 64, state)[1])
+    _native.select_simd(live)
     run(program, [tile] * 64, state)
-    assert outcome(found) == outcome(state)
-    assert state.residual_saturated
+    assert all(outcome(one) == outcome(state) for one in found)
+    assert state.residual_saturated == (loss != Loss.LOGISTIC)
 
 
 def quiet(seed: int = 0, tiles: int = 4, batch: int = 1) -> tuple[Program, list[Tile], State]:
@@ -142,6 +173,8 @@ def test_tiles_without_rows_change_nothing_but_the_draws() -> None:
         ({"batch_tiles": 0}, 1, 1),
         ({"batch_tiles": 65}, 1, 1),
         ({"delayed": True}, 1, 1),  # 8 columns are too few
+        ({"loss": Loss.LOGISTIC, "exponent": LEAST_EXPONENT - 1}, 1, 1),
+        ({"loss": Loss.LOGISTIC, "exponent": LEAST_EXPONENT + 4}, 1, 1),
         ({}, 0, 1),
         ({}, 1, 0),
     ],
@@ -219,8 +252,9 @@ def test_too_few_and_too_many_packets_are_errors() -> None:
 def native(**change: Any) -> Any:
     tables = {name: np.zeros(9, np.uint16) for name in ("centre", "pace", "variance")}
     settings = {"bits": 4, "lanes": 8, "batch_tiles": 1, "step": 1, "shift": 0, "delayed": False}
-    model = np.zeros(9, np.int16)
-    return _native.FixedPointRun(**{**settings, **tables, "model": model, "seed": 1, **change})
+    more = {"model": np.zeros(9, np.int16), "seed": 1, "loss": 0, "refinement": 0}
+    halves = {"sigmoid": np.zeros(512, np.int16), "rise": np.zeros(512, np.int16)}
+    return _native.FixedPointRun(**{**settings, **tables, **more, **halves, **change})
 
 
 @pytest.mark.parametrize(
@@ -237,6 +271,11 @@ def native(**change: Any) -> Any:
         {"model": np.zeros(0, np.int16)},
         {"model": np.zeros(16386, np.int16)},
         {"pace": np.zeros(8, np.uint16)},
+        {"loss": 3},
+        {"refinement": 4},
+        {"refinement": -1},
+        {"sigmoid": np.zeros(511, np.int16)},
+        {"rise": np.full(512, -1, np.int16)},
     ],
 )
 def test_the_native_core_checks_every_size(change: dict[str, Any]) -> None:

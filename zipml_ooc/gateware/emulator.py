@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import _native
 
+from . import sigmoid
 from .driver import Counters, DeviceError, check_load, check_status
 from .formats import (
     BATCH_TILES_LIMIT,
@@ -20,6 +21,7 @@ from .formats import (
     FEWEST_COLUMNS,
     Error,
     Format,
+    Loss,
     Status,
 )
 from .reference import Program, State
@@ -102,6 +104,9 @@ class Emulator:
             *self._tables,
             model,
             self._seed,
+            int(program.loss),
+            program.refinement if program.loss == Loss.LOGISTIC else 0,
+            *(half.astype(np.int16) for half in sigmoid.table()),
         )
         self._status = 1 << Status.BUSY
         taken = 0
@@ -161,6 +166,7 @@ class Emulator:
             and 1 <= program.batch_tiles <= BATCH_TILES_LIMIT
             and 1 <= tiles < 1 << 32
             and self._seed != 0
+            and (program.loss != Loss.LOGISTIC or 0 <= program.refinement <= 3)
         )
 
     def _whole(self, packet: U8) -> U8:
