@@ -1,35 +1,100 @@
-"""The command about the machine: executors."""
+"""The commands about what computes: executors."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from . import options as opt
 from .render import print_facts, print_json
 
+if TYPE_CHECKING:
+    from zipml_ooc.executors import Capabilities, ExecutorInfo
+
 
 def executors(json: opt.Json = False) -> None:
-    """Show what computes on this machine.
+    """Show what computes the steps of a training run, and what it can do.
 
-    The environment variable ZIPML_SIMD forces an instruction set (ZIPML_SIMD=scalar, say); all
-    give the same bits.
+    The environment variable ZIPML_SIMD forces an instruction set of the native
+    core (ZIPML_SIMD=scalar, say); all give the same bits.
 
     \b
     Examples:
       zipml executors
       zipml executors --json
+      zipml train houses.zarr --executor reference --epochs 2
     """
     from zipml_ooc.executors import executors as find
 
     found = find()
     if json:
-        print_json({"executors": [asdict(executor) for executor in found]})
+        print_json({"executors": [_plain(executor) for executor in found]})
         return
-    for executor in found:
-        print_facts(
-            [
-                ("executor", executor.name),
-                ("simd", f"{executor.simd} (this machine runs {', '.join(executor.simd_levels)})"),
-                ("arithmetic", ", ".join(executor.arithmetics)),
-            ]
+    for number, executor in enumerate(found):
+        if number:
+            print()
+        print_facts(_facts(executor))
+
+
+def _plain(executor: ExecutorInfo) -> dict[str, Any]:
+    able = executor.capabilities
+    out = asdict(executor) | {"available": executor.available}
+    out["arithmetics"] = [] if able is None else list(able.arithmetics)
+    if able is not None:
+        out["capabilities"]["options"] = [
+            asdict(option) | {"kind": option.kind.__name__} for option in able.options
+        ]
+    return out
+
+
+def _facts(executor: ExecutorInfo) -> list[tuple[str, str]]:
+    facts = [("executor", executor.name)]
+    if executor.summary:
+        facts.append(("what", executor.summary))
+    if executor.reason is not None:
+        facts.append(("unavailable", executor.reason))
+    if executor.simd is not None:
+        every = ", ".join(executor.simd_levels)
+        facts.append(("simd", f"{executor.simd} (this machine runs {every})"))
+    if executor.capabilities is not None:
+        facts += _able(executor.capabilities)
+    return facts
+
+
+def _able(able: Capabilities) -> list[tuple[str, str]]:
+    """What an executor can do, in the words of the options."""
+    bits = ", ".join(map(str, able.stored_bits))
+    samples = ", ".join(map(str, able.samples))
+    more = [
+        name
+        for name, there in (
+            *((f"--{penalty}", True) for penalty in able.penalties),
+            ("several outputs", able.outputs),
+            ("weights", able.weights),
+            ("momentum", able.momentum),
+            ("averaging", able.averaging),
         )
+        if there
+    ]
+    facts = [
+        ("arithmetic", ", ".join(able.arithmetics)),
+        ("losses", ", ".join(able.losses)),
+        ("solvers", ", ".join(able.solvers)),
+        ("codes", f"{bits} stored bits, {samples} sample(s) of a value"),
+        (
+            "layouts",
+            f"{', '.join(able.layouts)}; levels {', '.join(able.levels)}; "
+            f"scales by {', '.join(able.scales)}",
+        ),
+        ("estimators", ", ".join(able.estimators)),
+        ("also", ", ".join(more) or "nothing"),
+    ]
+    if able.columns_limit is not None:
+        facts.append(("columns", f"{able.fewest_columns} to {able.columns_limit:,}"))
+    if able.resource is not None:
+        facts.append(("resource", f"{able.resource}, which Dask workers must declare"))
+    for option in able.options:
+        kind = " or ".join(map(str, option.choices)) or option.kind.__name__
+        shown = "" if option.default is None else f" (default {option.default})"
+        facts.append(("option", f"{option.name}={kind}: {option.meaning}{shown}"))
+    return facts

@@ -11,6 +11,7 @@ from . import options as opt
 from . import train_options as fit
 from .render import (
     epoch_progress,
+    executed,
     number,
     print_facts,
     print_json,
@@ -58,6 +59,9 @@ def train(
     gradient_norm: fit.GradientNormName = fit.GradientNorm.MAX,
     replicas: fit.Replicas = None,
     seed: opt.Seed = 0,
+    executor: fit.ExecutorName = "native",
+    executor_option: fit.ExecutorOptions = None,
+    fallback: fit.FallbackName = None,
     threads: opt.Threads = None,
     workers: fit.Workers = None,
     scheduler: fit.Scheduler = None,
@@ -135,6 +139,9 @@ def train(
         gradient_norm=gradient_norm.value,
         replicas=replicas,
         seed=seed,
+        executor=executor,
+        executor_options=fit.pairs(executor_option),
+        fallback=None if fallback is None else fallback.value,
     )
     if out is not None:
         _check_model_file(out, force=force)
@@ -180,7 +187,7 @@ def train(
                 "skipped": result.skipped.to_dict(),
                 "l2_path": [asdict(point) for point in result.l2_path],
             }
-            | {key: record[key] for key in ("polynomial",) if key in record}
+            | {key: record[key] for key in ("polynomial", "executor") if key in record}
         )
         return
     facts = [
@@ -197,6 +204,7 @@ def train(
         ("step size", "none" if record["solver"] == "gram" else number(record["step_size"])),
         ("shrinkage", number(record["shrinkage"])),
         *_polynomial(record),
+        *executed(record, result),
         ("epochs", f"{len(result.epochs)} in {result.seconds:.1f} s"),
         ("loss", number(result.loss)),
     ]

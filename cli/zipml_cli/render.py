@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from zipml_ooc.training import EpochRecord
+    from zipml_ooc.executors import Counters
+    from zipml_ooc.training import EpochRecord, TrainResult
 
 __all__ = [
+    "counted",
     "epoch_progress",
+    "executed",
     "number",
     "one_line",
     "print_facts",
@@ -59,6 +62,30 @@ def refetched(epochs: Sequence[EpochRecord]) -> str:
     every = size(round(sum(e.bytes_read for e in epochs) / len(epochs)))
     rate = 100 * (epochs[-1].refetch_rate or 0)
     return f"{rate:.3g} % of the rows at the end, {again} of {every} an epoch"
+
+
+def counted(counters: Counters) -> str:
+    """Say what an executor has counted."""
+    parts = [f"{counters.runs:,} runs"]
+    if counters.cycles:
+        took = counters.beats / counters.cycles
+        parts.append(f"{counters.cycles:,} cycles, {took:.1%} of them with a beat")
+    parts.append(f"{size(counters.bytes)} in {counters.seconds:.3g} s")
+    parts += [f"{name} {number(value)}" for name, value in counters.more.items()]
+    return ", ".join(parts)
+
+
+def executed(record: Mapping[str, Any], result: TrainResult) -> list[tuple[str, str]]:
+    """Say what computed the steps, if it was not the native core."""
+    if "executor" not in record:
+        return []
+    facts = [("executor", record["executor"]["name"])]
+    if result.counters is not None:
+        facts.append(("", counted(result.counters)))
+    if result.lost is not None:
+        lost = result.lost
+        facts.append(("", f"lost in window {lost.window} of epoch {lost.epoch + 1}; then native"))
+    return facts
 
 
 def one_line(text: str) -> str:
@@ -162,11 +189,15 @@ def epoch_progress(*, json_wanted: bool) -> Iterator[Callable[[EpochRecord, int]
         columns=[TextColumn("{task.completed} of {task.total} epochs{task.fields[losses]}")],
     ) as progress:
         task = progress.add_task("train", total=None, losses="")
+        cycles: list[int] = []
 
         def update(record: EpochRecord, total: int) -> None:
             losses = f"  loss {number(record.loss)}"
             if record.validation_loss is not None:
                 losses += f"  validation {number(record.validation_loss)}"
+            if record.counters is not None and record.counters.cycles:
+                cycles.append(record.counters.cycles)
+                losses += f"  {sum(cycles):,} cycles"
             progress.update(task, total=total, completed=record.epoch, losses=losses)
 
         yield update

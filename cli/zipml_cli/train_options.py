@@ -9,6 +9,21 @@ from typing import Annotated
 import typer
 
 
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """Names and values of ``NAME=VALUE`` options."""
+    from zipml_ooc import UsageError
+
+    out: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--executor-option takes NAME=VALUE; got {text!r}")
+        if name.strip() in out:
+            raise UsageError(f"--executor-option {name.strip()} is given twice")
+        out[name.strip()] = value.strip()
+    return out
+
+
 class Loss(StrEnum):
     """Losses."""
 
@@ -62,6 +77,12 @@ class Arithmetic(StrEnum):
     FLOAT = "float"
     INT16 = "int16"
     INT8 = "int8"
+
+
+class Fallback(StrEnum):
+    """What a run may go on with."""
+
+    NATIVE = "native"
 
 
 class Solver(StrEnum):
@@ -370,5 +391,29 @@ OnErrorName = Annotated[
         "--on-error",
         help="Chunks that are missing or damaged: raise ends with an error; skip reads all chunks "
         "once before the run, and leaves out the rows of these.",
+    ),
+]
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="What computes the steps; `zipml executors` lists what there is.",
+    ),
+]
+ExecutorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        metavar="NAME=VALUE",
+        help="An option of the executor; may be given several times.",
+    ),
+]
+FallbackName = Annotated[
+    Fallback | None,
+    typer.Option(
+        "--fallback",
+        help="What goes on where the executor's device is lost on the way.",
+        show_default="nothing: that is an error",
     ),
 ]

@@ -19,6 +19,7 @@ from .reference_losses import ReferenceLoss, series_part
 from .rng import Purpose, rounding_draws, split_mask
 
 __all__ = [
+    "Descent",
     "ReferenceOptions",
     "ReferenceTile",
     "Sums",
@@ -342,6 +343,64 @@ def proximal(model: F64, l1: F64 | float, l2: F64, strength: float) -> F64:
     return np.asarray(np.where(model < 0, -left, left) / (1.0 + strength * l2))
 
 
+@dataclass
+class Descent:
+    """A model on its way: what steps change. Sums are those of the averaged models.
+
+    `batches` says how many mini-batches are behind, `total` how many there are in all: the step
+    falls in a straight line from the first to the last of them.
+    """
+
+    model: F64
+    intercept: F64
+    velocity: F64
+    intercept_velocity: F64
+    model_sum: F64
+    intercept_sum: F64
+    total: int
+    batches: int = 0
+    averaged: int = 0
+    loss_sum: float = 0.0
+
+    @classmethod
+    def begin(cls, model: F64, intercept: F64, total: int) -> Descent:
+        """At rest."""
+        like, one = np.zeros_like(model), np.zeros_like(intercept)
+        return cls(model.copy(), intercept.copy(), like, one, like.copy(), one.copy(), total)
+
+    def go(
+        self,
+        tiles: Sequence[ReferenceTile],
+        o: ReferenceOptions,
+        mini_batch: MiniBatch = _mini_batch,
+    ) -> None:
+        """Run over the next tiles in order."""
+        for start in range(0, len(tiles), o.batch_tiles):
+            batch = tiles[start : start + o.batch_tiles]
+            sums = mini_batch(batch, o, self.model, self.intercept)
+            self.loss_sum += sums.loss
+            full = sum(len(tile.codes) for tile in batch) / o.batch_rows
+            slope, residual = sums.gradient / o.batch_rows, sums.residual / o.batch_rows
+            if o.anchor is not None:
+                at, at_intercept, mean, mean_residual = o.anchor
+                there = mini_batch(batch, o, at, at_intercept)
+                slope = slope - there.gradient / o.batch_rows + full * mean
+                residual = residual - there.residual / o.batch_rows + full * mean_residual
+            kept = 1.0 - o.momentum
+            self.velocity = o.momentum * self.velocity + kept * slope
+            self.intercept_velocity = o.momentum * self.intercept_velocity + kept * residual
+            part = self.batches / (self.total - 1) if self.total > 1 else 0.0
+            step = o.step_first + (o.step_last - o.step_first) * part
+            self.model = proximal(self.model - step * self.velocity, o.l1, o.l2, step * full)
+            if o.fit_intercept:
+                self.intercept = self.intercept - step * self.intercept_velocity
+            if self.batches >= o.average_from:
+                self.model_sum += self.model
+                self.intercept_sum += self.intercept
+                self.averaged += 1
+            self.batches += 1
+
+
 def sgd(
     tiles: Sequence[ReferenceTile],
     o: ReferenceOptions,
@@ -351,30 +410,6 @@ def sgd(
     mini_batch: MiniBatch = _mini_batch,
 ) -> tuple[F64, F64, F64, F64, float]:
     """Run over the tiles in order; return model, intercept, their sums, and the loss sum."""
-    model, intercept = model.copy(), intercept.copy()
-    model_sum, intercept_sum = np.zeros_like(model), np.zeros_like(intercept)
-    velocity, intercept_velocity = np.zeros_like(model), np.zeros_like(intercept)
-    loss_sum = 0.0
-    starts = range(0, len(tiles), o.batch_tiles)
-    for number, start in enumerate(starts):
-        batch = tiles[start : start + o.batch_tiles]
-        sums = mini_batch(batch, o, model, intercept)
-        loss_sum += sums.loss
-        full = sum(len(tile.codes) for tile in batch) / o.batch_rows
-        slope, residual = sums.gradient / o.batch_rows, sums.residual / o.batch_rows
-        if o.anchor is not None:
-            at, at_intercept, mean, mean_residual = o.anchor
-            there = mini_batch(batch, o, at, at_intercept)
-            slope = slope - there.gradient / o.batch_rows + full * mean
-            residual = residual - there.residual / o.batch_rows + full * mean_residual
-        velocity = o.momentum * velocity + (1.0 - o.momentum) * slope
-        intercept_velocity = o.momentum * intercept_velocity + (1.0 - o.momentum) * residual
-        part = number / (len(starts) - 1) if len(starts) > 1 else 0.0
-        step = o.step_first + (o.step_last - o.step_first) * part
-        model = proximal(model - step * velocity, o.l1, o.l2, step * full)
-        if o.fit_intercept:
-            intercept = intercept - step * intercept_velocity
-        if number >= o.average_from:
-            model_sum += model
-            intercept_sum += intercept
-    return model, intercept, model_sum, intercept_sum, loss_sum
+    way = Descent.begin(model, intercept, -(-len(tiles) // o.batch_tiles))
+    way.go(tiles, o, mini_batch)
+    return way.model, way.intercept, way.model_sum, way.intercept_sum, way.loss_sum

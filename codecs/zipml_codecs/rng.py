@@ -42,6 +42,7 @@ class Purpose(enum.IntEnum):
     CHANNEL = 6
     WEAVE = 7
     SUBSET = 8
+    DEVICE = 9
 
 
 def philox(seed: int, counter: npt.ArrayLike) -> npt.NDArray[np.uint32]:

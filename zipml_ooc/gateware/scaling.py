@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from .formats import (
     LARGEST_SHIFT,
     LEAST_EXPONENT,
     LOGISTIC_BITS,
+    MODEL_BITS,
     NO_ROW,
     STEP_BITS,
     TABLE_BITS,
@@ -40,6 +42,11 @@ _LOSSES = {
     "logistic": Loss.LOGISTIC,
     "squared-hinge": Loss.SQUARED_HINGE,
 }
+
+
+def _dot(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """A product whose last digit does not depend on the machine."""
+    return math.fsum((a * b).tolist())
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,13 @@ class Scaling:
         own = 1.0 / intercept_code(self.problem.stored_bits)
         return np.concatenate([[own], self.problem.slope.astype(np.float64)])
 
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the mean codes lie among the codes: then the intercept stands for itself."""
+        p = self.problem
+        offset, slope = p.offset.astype(np.float64), p.slope.astype(np.float64)
+        return bool(((offset <= 0) & (offset + slope * ((1 << p.stored_bits) - 1) >= 0)).all())
+
     def centres(self) -> I64:
         """The mean code of each entry in fixed point, as near as its range allows."""
         p = self.problem
@@ -171,9 +185,11 @@ class Scaling:
         if self.loss == Loss.SQUARED_HINGE:  # whose derivatives are twice what is computed
             wanted *= 2.0
         if not 0 < wanted < 1 << STEP_BITS:
+            limit = step_size * (1 << STEP_BITS) / wanted if wanted > 0 else 0.0
             raise UsageError(
                 f"accelerator: a step size of {step_size:.3g} is outside of what its registers "
-                "hold; choose another one"
+                f"hold, which is up to {limit:.3g} for these columns: use a smaller --step-size, "
+                "more rows in a mini-batch, or more bits"
             )
         shift = min(max(STEP_BITS - 1 - math.floor(math.log2(wanted)), 0), LARGEST_SHIFT)
         step = min(round(wanted * 2.0**shift), (1 << STEP_BITS) - 1)
@@ -215,5 +231,21 @@ class Scaling:
         own = real[0] * intercept_code(p.stored_bits)
         model = np.divide(real[1:], slope, out=np.zeros(p.columns), where=slope != 0)
         centre = self.centres()[1:] * 2.0**-self._fraction
-        intercept = own - real[1:] @ centre - model @ offset
+        intercept = own - _dot(real[1:], centre) - _dot(model, offset)
         return model[None], np.array([intercept])
+
+    def to_entries(self, model: npt.ArrayLike, intercept: npt.ArrayLike) -> I64:
+        """The nearest entries to a model, (1, columns), and an intercept, (1,), within their range.
+
+        Entries that `to_model` gave, also in single precision, come back as they were.
+        """
+        p = self.problem
+        w, at_zero = np.asarray(model, np.float64)[0], float(np.asarray(intercept)[0])
+        real = np.empty(p.columns + 1)
+        real[1:] = w * p.slope.astype(np.float64)
+        centre = self.centres()[1:] * 2.0**-self._fraction
+        real[0] = at_zero + _dot(real[1:], centre) + _dot(w, p.offset.astype(np.float64))
+        real[0] /= intercept_code(p.stored_bits)
+        fixed = np.rint(real * 2.0**self.exponent)
+        most = 1 << (MODEL_BITS - 1)
+        return np.clip(fixed, -most, most - 1).astype(np.int64)

@@ -24,7 +24,7 @@ from ..errors import ExecutorError, UsageError
 from .formats import Format
 from .tools import YOSYS, require_extra, run_tool, tool
 
-__all__ = ["Simulation", "SimulationError", "build", "cache_folder", "netlist"]
+__all__ = ["Simulation", "SimulationError", "build", "cache_folder", "netlist", "require_tools"]
 
 U8 = npt.NDArray[np.uint8]
 _PURPOSE = "simulating the accelerator"
@@ -52,6 +52,18 @@ def _compiler() -> str:
     raise UsageError(
         "simulating the accelerator needs a C++ compiler and found none: install g++ or set CXX"
     )
+
+
+def require_tools() -> None:
+    """See to it that what a simulation is compiled with is installed.
+
+    Raises
+    ------
+    UsageError
+        The extra, or a compiler, is not.
+    """
+    require_extra(_PURPOSE, "amaranth", YOSYS[0])
+    _compiler()
 
 
 def netlist(form: Format, purpose: str = _PURPOSE) -> str:

@@ -14,7 +14,14 @@ from .formats import NO_ROW, Format
 from .reference import Tile
 from .scaling import Scaling
 
-__all__ = ["chunk_packets", "dataset_packets", "pack", "unpack"]
+__all__ = [
+    "check_chunk",
+    "chunk_packets",
+    "dataset_packets",
+    "pack",
+    "tile_packet",
+    "unpack",
+]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -68,6 +75,25 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
         The gateware does not take such chunks, or targets are missing or out of range.
     """
     header = chunk.header
+    check_chunk(chunk, form)
+    fixed = np.asarray(targets, np.int64)
+    if fixed.shape != (header.rows,) or (np.abs(fixed) > -NO_ROW - 1).any():
+        raise DataError(
+            f"a chunk of {header.rows} rows needs as many targets, of 16 bits and none "
+            f"{NO_ROW}; got {fixed.shape} from {fixed.min(initial=0)} to {fixed.max(initial=0)}"
+        )
+    return [tile_packet(chunk, t, fixed, form) for t in range(-(-header.rows // TILE_ROWS))]
+
+
+def check_chunk(chunk: EncodedChunk, form: Format) -> None:
+    """See to it that the gateware takes a chunk.
+
+    Raises
+    ------
+    DataError
+        It does not.
+    """
+    header = chunk.header
     stored = header.quantizer.stored_bits
     if header.quantizer.weaved or header.table_bits or header.quantizer.by_row:
         raise DataError(
@@ -79,25 +105,21 @@ def chunk_packets(chunk: EncodedChunk, targets: npt.ArrayLike, form: Format) -> 
             f"codes of {stored} bits in tiles of {TILE_ROWS} rows do not fit gateware for "
             f"{form.bits} bits and {form.lanes} lanes"
         )
-    fixed = np.asarray(targets, np.int64)
-    if fixed.shape != (header.rows,) or (np.abs(fixed) > -NO_ROW - 1).any():
-        raise DataError(
-            f"a chunk of {header.rows} rows needs as many targets, of 16 bits and none "
-            f"{NO_ROW}; got {fixed.shape} from {fixed.min(initial=0)} to {fixed.max(initial=0)}"
-        )
-    columns, tile_bytes = header.columns, header.columns * stored * TILE_ROWS // 8
-    packets = []
-    for number, start in enumerate(range(0, header.rows, TILE_ROWS)):
-        own = fixed[start : start + TILE_ROWS]
-        padded = np.full(TILE_ROWS, NO_ROW)
-        padded[: len(own)] = own
-        part = chunk.codes[number * tile_bytes :][:tile_bytes]
-        if len(part) < tile_bytes:  # a last tile with fewer slots: its bytes lie otherwise
-            slots = -(-len(own) // 8) * 8
-            part = _widened(part.reshape(columns, -1), slots, form)
-        head = _target_bytes(padded).reshape(form.target_beats, -1)
-        packets.append(np.concatenate([head, part.reshape(columns, -1)]))
-    return packets
+
+
+def tile_packet(chunk: EncodedChunk, number: int, fixed: I64, form: Format) -> U8:
+    """The packet of a tile of a chunk that was checked; `fixed` are the targets of the chunk."""
+    header = chunk.header
+    columns, tile_bytes = header.columns, header.columns * form.bits * TILE_ROWS // 8
+    own = fixed[number * TILE_ROWS : (number + 1) * TILE_ROWS]
+    padded = np.full(TILE_ROWS, NO_ROW)
+    padded[: len(own)] = own
+    part = chunk.codes[number * tile_bytes :][:tile_bytes]
+    if len(part) < tile_bytes:  # a last tile with fewer slots: its bytes lie otherwise
+        slots = -(-len(own) // 8) * 8
+        part = _widened(part.reshape(columns, -1), slots, form)
+    head = _target_bytes(padded).reshape(form.target_beats, -1)
+    return np.concatenate([head, part.reshape(columns, -1)])
 
 
 def dataset_packets(dataset: Dataset, scaling: Scaling, form: Format) -> Iterator[U8]:

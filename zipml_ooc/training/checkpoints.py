@@ -207,9 +207,10 @@ class Keeper:
             )
         for kind in ("options", "plan"):
             other = [
-                f"{name.replace('_', ' ')} {there[kind].get(name)} there and {value} here"
-                for name, value in here[kind].items()
-                if there[kind].get(name) != value
+                f"{name.replace('_', ' ')} {there[kind].get(name)} there and "
+                f"{here[kind].get(name)} here"
+                for name in here[kind] | there[kind]
+                if there[kind].get(name) != here[kind].get(name)
             ]
             if other:
                 raise UsageError(

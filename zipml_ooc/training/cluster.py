@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,11 @@ class Cluster:
             ) from error
         finally:
             future.release()
+
+    def everywhere(self, function: Callable[[], None]) -> None:
+        """See `Runner`."""
+        with contextlib.suppress(Exception):  # what cannot be reached has nothing to close
+            self._client.run(function, on_error="ignore")
 
     def _wait(self, future: Any) -> None:
         seen = time.monotonic()

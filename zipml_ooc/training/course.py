@@ -10,7 +10,9 @@ import math
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self
 
+from ..executors.protocol import Counters
 from .divergence import Seen, Weakest
+from .executing import Lost
 from .plan import Plan
 from .polynomial import Polynomial
 from .problem import F32, F64
@@ -76,6 +78,8 @@ class Course:
         No epoch is left to run.
     seconds, epoch_seconds : float
         Since the beginning, and those of them before this epoch.
+    lost : Lost or None
+        Where the executor was given up: the native core runs what comes after.
     """
 
     attempt: int
@@ -97,6 +101,7 @@ class Course:
     settled: bool = False
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    lost: Lost | None = None
 
     def place(self, plan: Plan) -> str:
         """Say how far the run has come."""
@@ -121,11 +126,15 @@ class Course:
         built: dict[str, Any] = {
             "first": _setting(tree["first"]),
             "setting": _setting(tree["setting"]),
-            "state": State(**(tree["state"] | {"reread": Reread(**tree["state"]["reread"])})),
+            "state": _state(tree["state"]),
             "seen": Seen(**seen),
             "anchor": None if tree["anchor"] is None else Anchor(**tree["anchor"]),
             "polynomial": _polynomial(tree["polynomial"]),
-            "records": tuple(EpochRecord(**record) for record in tree["records"]),
+            "records": tuple(
+                EpochRecord(**(record | {"counters": _counters(record.get("counters"))}))
+                for record in tree["records"]
+            ),
+            "lost": _lost(tree.get("lost")),
             "kept": None if tree["kept"] is None else tuple(tree["kept"]),
         }
         return cls(**(tree | built))
@@ -134,6 +143,23 @@ class Course:
 def _setting(tree: dict[str, Any]) -> Setting:
     weak = None if tree["weak"] is None else Weakest(**tree["weak"])
     return Setting(Schedule(**tree["schedule"]), weak)
+
+
+def _state(tree: dict[str, Any]) -> State:
+    built = {
+        "reread": Reread(**tree["reread"]),
+        "counters": _counters(tree.get("counters")),
+        "lost": _lost(tree.get("lost")),
+    }
+    return State(**(tree | built))
+
+
+def _counters(tree: dict[str, Any] | None) -> Counters | None:
+    return None if tree is None else Counters(**tree)
+
+
+def _lost(tree: dict[str, Any] | None) -> Lost | None:
+    return None if tree is None else Lost(**tree)
 
 
 def _polynomial(tree: dict[str, Any] | None) -> Polynomial | None:

@@ -6,7 +6,7 @@ Nothing is unpacked here. What the codes mean is the business of `problem`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class LoadedTiles:
     bytes_read : int
         Size of the encoded chunks, of weaved ones what the precision takes, whether they came
         from the store or from the cache.
+    problem : Problem
+        What they were loaded for.
     weights : list of (rows of chunk,) float32, or None
     refetcher : Refetcher or None
         Where rows may be read again.
@@ -47,8 +49,17 @@ class LoadedTiles:
     chunks: list[EncodedChunk]
     tiles: npt.NDArray[np.uint32]
     bytes_read: int
+    problem: Problem
     weights: list[F32] | None = None
     refetcher: Refetcher | None = None
+
+    def part(self, start: int, stop: int) -> LoadedTiles:
+        """Some of the tiles, with the bytes of their part; for problems that read no row again."""
+        assert self.refetcher is None
+        refs = self.tiles[start:stop]
+        batch = _batch(self.problem, self.chunks, self.targets, refs, self.weights)
+        read = self.bytes_read * len(refs) // max(len(self.tiles), 1)
+        return replace(self, batch=batch, tiles=refs, bytes_read=read)
 
     @property
     def fetching(self) -> dict[str, Any]:
@@ -208,7 +219,20 @@ def load_tiles(
         refetcher = Refetcher.of(held, slot)
         whole = [planes.codes for planes in held], refetcher.present, finer
     refs = np.stack([where, tiles % per_chunk], axis=1).astype(np.uint32)
-    batch = TileBatch(
+    batch = _batch(problem, chunks, targets, refs, weights, whole)
+    taken = sum(chunk.fetched for chunk in chunks)
+    return LoadedTiles(batch, targets, chunks, refs, taken, problem, weights, refetcher)
+
+
+def _batch(
+    problem: Problem,
+    chunks: list[EncodedChunk],
+    targets: list[F32],
+    refs: npt.NDArray[np.uint32],
+    weights: list[F32] | None,
+    whole: Any = None,
+) -> TileBatch:
+    return TileBatch(
         codes=[chunk.codes for chunk in chunks],
         targets=targets,
         row_scales=[chunk.upper if chunk.lower is None else None for chunk in chunks],
@@ -224,5 +248,3 @@ def load_tiles(
         weights=weights or [],
         whole=whole,
     )
-    taken = sum(chunk.fetched for chunk in chunks)
-    return LoadedTiles(batch, targets, chunks, refs, taken, weights, refetcher)

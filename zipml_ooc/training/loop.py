@@ -19,6 +19,7 @@ from .results import Progress, TrainResult
 from .run import Run
 from .runner import open_runner
 from .skipping import NOTHING_SKIPPED, find_damaged
+from .steps_on import StepsOn
 from .weights import row_weights
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def train(
         stopped and went on gives the same model, bit for bit, as one that was not.
     progress : callable, optional
     notice : callable, optional
-        Called with lines that a person should see, of checkpoints; by default they are logged as
-        warnings of the logger ``zipml_ooc``.
+        Called with lines that a person should see, of checkpoints and executors; by default they
+        are logged as warnings of the logger ``zipml_ooc``.
 
     Returns
     -------
@@ -73,6 +74,8 @@ def train(
         A chunk is missing or damaged.
     TrainingError
         The run diverged; it has the last good model.
+    ExecutorError
+        The executor's device is lost.
 
     Examples
     --------
@@ -85,13 +88,14 @@ def train(
         make_problem(opened.spec, replace(options, bits=bits))
         for bits in precisions_of(opened.spec, options.bits)
     ]
+    say = notice or logging.getLogger("zipml_ooc").warning
+    steps_on = StepsOn.of(opened.spec, options, problems, say)
     elsewhere = scheduler_file if scheduler is None else scheduler
     reading = Reading.of(
         memory, workers=workers, scheduler=None if elsewhere is None else str(elsewhere)
     )
     keeper = None
     if checkpoints is not None:
-        say = notice or logging.getLogger("zipml_ooc").warning
         keeper = Keeper(checkpoints, opened.spec, options, say)
     with open_runner(
         threads=threads,
@@ -112,5 +116,12 @@ def train(
         problems = [replace(problem, weights=weights) for problem in problems]
         plan = make_plan(opened.spec, options, skipped.tiles(opened.spec))
         course = None if keeper is None else keeper.load(plan)
-        run = Run(opened, options, problems, plan, runner, reading, keeper, course, skipped)
-        return run.solve(progress) if options.solver == "gram" else run.train(progress)
+        run = Run(
+            opened, options, problems, plan, runner, reading, keeper, course, skipped, steps_on
+        )
+        if steps_on is None:
+            return run.solve(progress) if options.solver == "gram" else run.train(progress)
+        try:
+            return run.train(progress)
+        finally:
+            runner.everywhere(steps_on.chosen.close)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zipml_codecs import TILE_ROWS
 
 from ..errors import UsageError
+from ..executors.registry import NATIVE
 from ..losses import LOSSES
 from .precision import parse_bits
 from .schedules import SCHEDULES
@@ -135,6 +137,14 @@ class TrainOptions:
         rows. To skip, all chunks are read once before the run begins.
     seed : int
         Keys the order of the rows, the held-out rows, the splits and the rounding.
+    executor : str
+        What computes the steps: a name that `zipml_ooc.executors.executors` lists. The spectrum,
+        full gradients and losses come from the native core, whatever this is.
+    executor_options : mapping
+        The executor's own options, by name.
+    fallback : {"native"}, optional
+        What the run goes on with if the executor's device is lost on the way; by default that is an
+        error.
     """
 
     loss: str = "auto"
@@ -166,6 +176,9 @@ class TrainOptions:
     fit_intercept: bool = True
     on_error: str = "raise"
     seed: int = 0
+    executor: str = NATIVE
+    executor_options: Mapping[str, Any] = field(default_factory=dict)
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -179,9 +192,11 @@ class TrainOptions:
             ("schedule", self.schedule, SCHEDULES),
             ("on error", self.on_error, ON_ERROR),
             ("gradient norm", self.gradient_norm, GRADIENT_NORMS),
+            ("fallback", self.fallback, (None, NATIVE)),
         ):
             if value not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+                names = ", ".join(filter(None, allowed))
+                raise UsageError(f"{name} must be one of {names}; got {value!r}")
         delta = self.huber_delta
         _require(1e-6 <= delta <= 1e6, "Huber's delta", delta, "1e-6 to 1e6")
         for name, strength in (("l1", self.l1), ("l2", self.l2)):
@@ -279,8 +294,12 @@ class TrainOptions:
         return "constant" if self.solver == "svrg" else "linear"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self) | {"l2_path": list(self.l2_path)}
+        """Return plain JSON values; without the executor, where that is the native core."""
+        values = asdict(self) | {"l2_path": list(self.l2_path)}
+        values["executor_options"] = dict(self.executor_options)
+        native = self.executor == NATIVE and not self.executor_options and self.fallback is None
+        left_out = ("executor", "executor_options", "fallback") if native else ()
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:

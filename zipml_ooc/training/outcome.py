@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from ..dataset_spec import DatasetSpec
 from ..model import LinearModel
+from .executing import Lost
 from .options import TrainOptions
 from .plan import Plan
 from .polynomial import Polynomial
@@ -14,6 +15,7 @@ from .problem import F64, Problem, resolve_sampling
 from .results import EpochRecord
 from .schedules import Schedule
 from .skipping import NOTHING_SKIPPED, Skipped
+from .steps_on import StepsOn
 
 __all__ = ["make_model"]
 
@@ -30,6 +32,8 @@ def make_model(
     loss: float,
     skipped: Skipped = NOTHING_SKIPPED,
     polynomial: Polynomial | None = None,
+    steps_on: StepsOn | None = None,
+    lost: Lost | None = None,
 ) -> LinearModel:
     """Fold out the coordinates of training, and write down the run."""
     coef, intercept = problem.to_model(*estimate)
@@ -56,6 +60,9 @@ def make_model(
         record["skipped"] = skipped.to_dict()
     if polynomial is not None:
         record["polynomial"] = polynomial.to_dict()
+    if steps_on is not None:
+        record["arithmetic"] = steps_on.arithmetic
+        record["executor"] = steps_on.to_record(records, lost)
     if problem.loss == "huber":
         record["huber_delta"] = problem.huber_delta * float(problem.target_std[0])
     return LinearModel(

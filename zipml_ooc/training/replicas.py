@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..executors.protocol import Counters
 from .channels import Channel, Packed
+from .executing import Lost, added, first_lost
 from .plan import Step
 from .problem import F32, F64, Problem
 from .refetching import NOTHING, Reread
@@ -38,6 +40,10 @@ class State(Sized):
     bytes_read : int
     reread : Reread
         Rows that were read again.
+    counters : Counters or None
+        What an executor has counted.
+    lost : Lost or None
+        Where it was given up.
     """
 
     model: F32
@@ -51,6 +57,8 @@ class State(Sized):
     rows: float = 0
     bytes_read: int = 0
     reread: Reread = NOTHING
+    counters: Counters | None = None
+    lost: Lost | None = None
 
     def estimate(self) -> tuple[F64, F64]:
         """The averaged model, or the last iterate where nothing was averaged."""
@@ -60,7 +68,15 @@ class State(Sized):
 
     def without_counts(self) -> State:
         """The same model with loss, rows and bytes counted from zero."""
-        return replace(self, loss_sum=0.0, rows=0, bytes_read=0, reread=NOTHING)
+        return replace(
+            self,
+            loss_sum=0.0,
+            rows=0,
+            bytes_read=0,
+            reread=NOTHING,
+            counters=None,
+            lost=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,8 @@ def merge(start: State, ends: Sequence[State | Sent], channel: Channel | None = 
         start.rows + sum(e.rows for e in states),
         start.bytes_read + sum(e.bytes_read for e in states),
         sum((e.reread for e in states), start.reread),
+        added(start.counters, *(e.counters for e in states)),
+        first_lost(start.lost, *(e.lost for e in states)),
     )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ZipmlError
+from ..executors.protocol import Counters
 from ..model import LinearModel
+from .executing import Lost
 from .skipping import NOTHING_SKIPPED, Skipped
 
 __all__ = ["EpochRecord", "PathPoint", "Progress", "TrainResult", "TrainingError"]
@@ -36,6 +38,7 @@ class EpochRecord:
     bias taken out, so that they estimate the loss on the unquantised data. `bits` is the precision
     that the data were read at. Where rows are read again, `refetch_rate` is their part of all, and
     `refetched_bytes` what their tiles have beyond that precision, a part of `bytes_read`.
+    `counters` are those of an executor other than the native core.
     """
 
     epoch: int
@@ -46,6 +49,7 @@ class EpochRecord:
     bits: int | None = None
     refetch_rate: float | None = None
     refetched_bytes: int | None = None
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class TrainResult:
         What each penalty of a ridge path did; empty without one.
     skipped : Skipped
         Damaged chunks that were left out.
+    counters : Counters or None
+        What an executor has counted over all epochs; None for the native core.
+    lost : Lost or None
+        Where its device was lost, if the native core went on.
     """
 
     model: LinearModel
@@ -82,6 +90,8 @@ class TrainResult:
     seconds: float
     l2_path: tuple[PathPoint, ...] = ()
     skipped: Skipped = NOTHING_SKIPPED
+    counters: Counters | None = None
+    lost: Lost | None = None
 
 
 Progress = Callable[[EpochRecord, int], None]

@@ -11,17 +11,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from zipml_codecs import TILE_ROWS
 
 from ..dataset import Dataset
 from ..errors import UsageError
 from ..model import LinearModel
 from . import gram
-from .channels import Channel
 from .checkpoints import Keeper
 from .course import Course, Setting
 from .curved import applies
 from .divergence import FALLING, UNFIT, Seen, Watch, advice, curvature, weakest
+from .executing import Lost, added
+from .jobs import make_job
 from .options import TrainOptions
 from .outcome import make_model
 from .pace import Pace
@@ -30,7 +30,7 @@ from .plan import Plan
 from .polish import polished
 from .polynomial_choice import step_part
 from .precision import AUTO, Stages
-from .problem import F32, F64, Problem, make_problem
+from .problem import F32, F64, Problem
 from .reading import Reading
 from .replicas import initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
@@ -38,7 +38,8 @@ from .runner import Runner
 from .schedules import Schedule
 from .skipping import NOTHING_SKIPPED, Skipped
 from .spectrum import shrinkage, step_size
-from .tasks import Anchor, FullGradient, Job, Score
+from .steps_on import StepsOn
+from .tasks import Anchor, FullGradient, Score
 
 __all__ = ["Run"]
 
@@ -71,8 +72,12 @@ class Run:
         keeper: Keeper | None = None,
         course: Course | None = None,  # to go on from
         skipped: Skipped = NOTHING_SKIPPED,
+        steps_on: StepsOn | None = None,
     ) -> None:
         self._dataset, self._options, self._keeper = dataset, options, keeper
+        self._steps_on = steps_on
+        self._averages = options.average and options.solver == "sgd"
+        self._averages &= steps_on is None or steps_on.averages
         self._problems, self._problem = problems, problems[0]
         self._plan, self._passes = plan, Passes(runner, plan)
         self._pace = Pace(None if keeper is None else keeper.seconds)
@@ -81,37 +86,16 @@ class Run:
         self._course, self._skipped = course, skipped
         self._began = time.perf_counter() - (0.0 if course is None else course.seconds)
         # Step and shrinkage are not known before the spectrum is.
-        batch_tiles = min(options.batch_tiles, plan.window_tiles, plan.tiles)
-        channel = None
-        if options.gradient_bits < 32:
-            channel = Channel(options.gradient_bits, options.gradient_norm, options.seed)
-        self._job = Job(
-            path=dataset.store.place,
-            stamp=dataset.stamp,
-            cache_bytes=reading.cache_bytes,
-            ahead=reading.ahead,
-            problem=self._problem,
-            plan=plan,
-            schedule=self._steps(step=0.0, kept=0.0),
-            fit_intercept=options.fit_intercept,
-            # No mini-batch reaches beyond its window: a larger one would only shrink the step.
-            batch_tiles=batch_tiles,
-            batch_rows=min(batch_tiles * TILE_ROWS, dataset.spec.rows),
-            channel=channel,
-            gradient_problem=None
-            if options.full_gradient_bits is None
-            else replace(
-                make_problem(dataset.spec, replace(options, bits=options.full_gradient_bits)),
-                weights=self._problem.weights,
-            ),
-        )
+        schedule = self._steps(step=0.0, kept=0.0)
+        chosen = None if steps_on is None or self._lost is not None else steps_on.chosen
+        self._job = make_job(dataset, options, self._problem, plan, schedule, reading, chosen)
 
     def _steps(self, *, step: float, kept: float) -> Schedule:
         options = self._options
         return Schedule(
             step_size=step,
             shrinkage=kept,
-            average=options.average and options.solver == "sgd",
+            average=self._averages,
             name=options.step_schedule,
             momentum=options.momentum,
         )
@@ -145,6 +129,8 @@ class Run:
             )
         final = self._score(*estimate, held_out=False)
         loss = self._mean_loss(final.loss_sum, final.rows)
+        if self._steps_on is not None:
+            self._steps_on.look_at(course.records)
         return TrainResult(
             model=self._model(estimate, schedule, course.records, loss),
             skipped=self._skipped,
@@ -152,6 +138,8 @@ class Run:
             loss=loss,
             validation_loss=course.kept_loss,
             seconds=self._seconds(),
+            counters=added(*(record.counters for record in course.records)),
+            lost=course.lost,
         )
 
     def solve(self, progress: Progress | None) -> TrainResult:
@@ -194,6 +182,10 @@ class Run:
         return Setting(self._steps(step=step, kept=kept or 0.0), weak)
 
     @property
+    def _lost(self) -> Lost | None:
+        return None if self._course is None else self._course.lost
+
+    @property
     def _here(self) -> Course:
         assert self._course is not None
         return self._course
@@ -206,7 +198,7 @@ class Run:
         state = initial_state(self._problems[0], momentum=self._options.momentum)
         return Course(
             attempt, setting, setting, state, Seen(), kept=state.estimate(),
-            seconds=self._seconds(), epoch_seconds=self._seconds(),
+            seconds=self._seconds(), epoch_seconds=self._seconds(), lost=self._lost,
         )  # fmt: skip
 
     def _go(self, course: Course) -> None:
@@ -291,6 +283,10 @@ class Run:
                 self._job, rounds[done : done + count], course.state, course.anchor
             )
             self._pace.took(count, time.perf_counter() - began)
+            if state.lost is not None and self._steps_on is not None and course.lost is None:
+                self._steps_on.fell_back(state.lost)
+                self._job = replace(self._job, chosen=None)
+                course = replace(course, lost=state.lost)
             self._go(replace(course, state=state, rounds=done + count, seconds=self._seconds()))
 
     def _end_epoch(self, progress: Progress | None) -> _Left | None:
@@ -333,6 +329,7 @@ class Run:
             bits=self._problem.precision,
             refetch_rate=state.reread.rate if self._problem.finer else None,
             refetched_bytes=state.reread.bytes if self._problem.finer else None,
+            counters=state.counters,
         )
         if progress is not None:
             progress(record, plan.epochs)
@@ -405,5 +402,5 @@ class Run:
         return make_model(
             self._dataset.spec, self._options, self._plan, self._problem, estimate,
             schedule=schedule, records=records, loss=loss, skipped=self._skipped,
-            polynomial=polynomial,
+            polynomial=polynomial, steps_on=self._steps_on, lost=self._lost,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +39,9 @@ class Runner(Protocol):
     def compute(self, graph: Graph, key: str) -> Any:
         """Compute one task and everything that it depends on."""
 
+    def everywhere(self, function: Callable[[], None]) -> None:
+        """Call a function in all processes that compute; those that have gone are no matter."""
+
 
 class _Threads:
     distant = False
@@ -58,6 +61,9 @@ class _Threads:
         # Its own function: looking a scheduler up by name would import distributed, for half a
         # second.
         return dask.threaded.get(graph.tasks, key, num_workers=self._threads)
+
+    def everywhere(self, function: Callable[[], None]) -> None:
+        function()
 
 
 @contextmanager

@@ -15,8 +15,10 @@ import numpy.typing as npt
 from zipml_codecs import TILE_ROWS
 
 from ..dataset import Dataset, open_cached
-from ..losses import LOSSES, summed_loss
+from ..executors.native import kernel_polynomial
+from ..executors.protocol import Window
 from .channels import Channel
+from .executing import Chosen, carry_out
 from .loading import LoadedTiles, load_tiles, look_ahead, set_budget
 from .plan import Plan, Step
 from .problem import F32, F64, Problem
@@ -24,6 +26,7 @@ from .reading import cache_bytes
 from .replicas import Sent, State, outset, send
 from .schedules import Schedule
 from .sizes import Sized
+from .window_loss import window_loss
 
 __all__ = ["Anchor", "FullGradient", "Job", "Score", "advance", "full_gradient", "score"]
 
@@ -53,6 +56,8 @@ class Job(Sized):
     """That of the dataset when the run began."""
     cache_bytes: int | None = None
     """What each process may hold of the data; None: a quarter of what its machine has."""
+    chosen: Chosen | None = None
+    """The executor of the steps; None: the native core."""
     ahead: bool = False
     """Whether the windows that come next run in the same process, and are fetched ahead."""
 
@@ -130,15 +135,11 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
         out=out,
         intercept_out=intercept_out,
         huber_delta=problem.huber_delta,
-        polynomial=_polynomial(problem),
+        polynomial=kernel_polynomial(problem),
         **loaded.fetching,
     )
     read = loaded.bytes_read + loaded.reread.bytes
     return FullGradient(out, intercept_out, loss_sum, loaded.weight, read)
-
-
-def _polynomial(problem: Problem) -> tuple[F32, float, float] | None:
-    return None if problem.polynomial is None else problem.polynomial.for_kernel(problem.samples)
 
 
 def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
@@ -153,27 +154,12 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         idle = replace(outset(state), model_sum=model_sum, intercept_sum=intercept_sum)
         return send(job.channel, state, idle, step)
     loaded = job.load(problem, tiles, plan.around(step.window, step.epoch))
-    model, intercept = state.model.copy(), state.intercept.copy()
-    velocity, intercept_velocity = None, None
-    if state.velocity is not None and state.intercept_velocity is not None:
-        velocity, intercept_velocity = state.velocity.copy(), state.intercept_velocity.copy()
-    reference = None
-    if anchor is not None:
-        mean = anchor.gradient, anchor.intercept_gradient
-        reference = (anchor.model, anchor.intercept, *mean)
-    loss_sum, _, averaged = loaded.batch.sgd(
-        model=model,
-        intercept=intercept,
-        model_sum=model_sum,
-        intercept_sum=intercept_sum,
-        loss=problem.loss,
-        arithmetic=problem.arithmetic,
-        split=problem.estimator == "split",
-        correction=schedule.shrinkage if problem.corrected else 0.0,
-        variance=problem.variance,
-        l1=problem.l1,
-        l2=problem.l2,
-        fit_intercept=job.fit_intercept,
+    window = Window(
+        problem=problem,
+        number=step.window,
+        epoch=step.epoch,
+        seed=plan.seed,
+        tiles=len(tiles),
         batch_tiles=job.batch_tiles,
         batch_rows=job.batch_rows,
         step_first=schedule.step_at(step.first),
@@ -181,28 +167,30 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
         average_from=schedule.average_from(
             step.first, step.last, -(-len(tiles) // job.batch_tiles)
         ),
-        seed=plan.seed,
-        draw=step.epoch,
-        huber_delta=problem.huber_delta,
+        shrinkage=schedule.shrinkage if problem.corrected else 0.0,
         momentum=schedule.momentum,
-        velocity=velocity,
-        intercept_velocity=intercept_velocity,
-        anchor=reference,
-        polynomial=_polynomial(problem),
-        **loaded.fetching,
+        fit_intercept=job.fit_intercept,
+        model=state.model,
+        intercept=state.intercept,
+        velocity=state.velocity,
+        intercept_velocity=state.intercept_velocity,
+        anchor=anchor,
     )
+    trained, counters, lost = carry_out(job.chosen, window, loaded)
     end = State(
-        model,
-        intercept,
-        model_sum,
-        intercept_sum,
-        velocity,
-        intercept_velocity,
-        averaged,
-        loss_sum,
+        trained.model,
+        trained.intercept,
+        trained.model_sum,
+        trained.intercept_sum,
+        trained.velocity,
+        trained.intercept_velocity,
+        trained.averaged,
+        trained.loss_sum,
         loaded.weight,
         loaded.bytes_read + loaded.reread.bytes,
         loaded.reread,
+        counters,
+        lost,
     )
     return send(job.channel, state, end, step)
 
@@ -224,20 +212,13 @@ class Score:
 
 
 def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) -> Score:
-    """Loss of a window's training rows or held-out rows, with the rounding bias taken out.
-
-    For a loss l and a code q of a value a, E l(q.w) exceeds l(a.w) by half of the second
-    derivative times the sum of variance times w squared: exactly for the squared loss, to second
-    order for the logistic one.
-    """
+    """Loss of a window's training rows or held-out rows, with the rounding bias taken out."""
     problem, plan = job.problem, job.plan
     tiles = plan.held_out_tiles(window) if held_out else plan.kept_tiles(window)
     if not len(tiles):
         return Score(0.0, 0, 0)
     # A row has as many margins as outputs: as many tiles at a time as keep them few.
     at_once = max(1, _MARGINS // (TILE_ROWS * problem.outputs))
-    scaled = model * problem.variance
-    noise = scaled @ model.T if LOSSES[problem.loss].coupled else np.diag((scaled * model).sum(1))
     loss_sum, rows, again = 0.0, 0.0, 0
     sizes: dict[int, int] = {}
     for start in range(0, len(tiles), at_once):
@@ -249,15 +230,7 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
             loss_sum += _decided_loss(problem, loaded, model, intercept)
             again += loaded.reread.bytes
             continue
-        margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
-        loss_sum += summed_loss(
-            problem.loss,
-            margin.astype(np.float64),
-            loaded.ordered_targets(),
-            huber_delta=problem.huber_delta,
-            noise=noise,
-            weight=loaded.ordered_weights(),
-        )
+        loss_sum += window_loss(problem, loaded, model, intercept)
     return Score(loss_sum, rows, sum(sizes.values()) + again)
 
 

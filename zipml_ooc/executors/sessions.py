@@ -1,0 +1,128 @@
+"""Sessions that stay open between the tasks of a process, and who has which.
+
+Opening a device takes long and its tables stay in it, so that a process keeps what it has opened
+until the run ends. A task borrows a session; where an executor has so many devices and no more, it
+waits for one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ExecutorError
+from .protocol import Executor, Session, Settings
+from .registry import get_executor
+
+__all__ = ["Key", "borrowed", "close_sessions", "lost"]
+
+Key = tuple[str, tuple[tuple[str, Any], ...]]
+"""Name of an executor, and its settings in the order of their names."""
+
+
+@dataclass
+class _Pool:
+    """The sessions of an executor with some settings in this process."""
+
+    executor: Executor
+    settings: Settings
+    names: list[str | None] | None
+    """Devices that are not open; None: as many as wanted."""
+    opened: int = 0
+    idle: list[tuple[str | None, Session]] = field(default_factory=list)
+    lost: str | None = None
+    """Why there is no device any more."""
+
+
+_POOLS: dict[Key, _Pool] = {}
+_CHANGED = threading.Condition()
+
+
+def _pool(key: Key) -> _Pool:
+    if key not in _POOLS:
+        executor, settings = get_executor(key[0]), dict(key[1])
+        found = executor.devices(settings)
+        _POOLS[key] = _Pool(executor, settings, None if found is None else list(found))
+    return _POOLS[key]
+
+
+@contextlib.contextmanager
+def borrowed(key: Key) -> Iterator[Session]:
+    """Have a session for a while. One in which something fails is closed and not used again.
+
+    Raises
+    ------
+    ExecutorError
+        No device can be opened.
+    """
+    with _CHANGED:
+        pool = _pool(key)
+    name, session = _taken(pool)
+    try:
+        yield session
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is what counts
+            session.close()
+        with _CHANGED:
+            pool.opened -= 1
+            if pool.names is not None:
+                pool.names.append(name)
+            _CHANGED.notify()
+        raise
+    with _CHANGED:
+        if _POOLS.get(key) is pool:
+            pool.idle.append((name, session))
+            _CHANGED.notify()
+            return
+    session.close()  # the run has ended meanwhile
+
+
+def _taken(pool: _Pool) -> tuple[str | None, Session]:
+    """An idle session, or a new one; waits for one if all devices are in use."""
+    with _CHANGED:
+        while not pool.idle and pool.names is not None and not pool.names and pool.opened:
+            _CHANGED.wait()
+        if pool.idle:
+            return pool.idle.pop()
+        names: list[str | None] = [None] if pool.names is None else list(pool.names)
+        if not names:
+            raise ExecutorError(f"executor {pool.executor.name} has no device")
+        failed: ExecutorError | None = None
+        for name in names:  # one that another process has is passed over
+            try:
+                session = pool.executor.open(name, pool.settings)
+            except ExecutorError as error:
+                failed = failed or error
+                continue
+            pool.opened += 1
+            if pool.names is not None:
+                pool.names.remove(name)
+            return name, session
+        assert failed is not None
+        raise failed
+
+
+def lost(key: Key, reason: str | None = None) -> str | None:
+    """Why this process has given an executor up, if it has; with a reason, it does so now."""
+    with _CHANGED:
+        pool = _pool(key)
+        pool.lost = pool.lost or reason
+        return pool.lost
+
+
+def close_sessions(key: Key | None = None) -> None:
+    """Close what is open of an executor, or everything, and forget what was lost."""
+    with _CHANGED:
+        keys = list(_POOLS) if key is None else [key]
+        pools = [_POOLS.pop(one) for one in keys if one in _POOLS]
+    for pool in pools:
+        for _, session in pool.idle:
+            with contextlib.suppress(Exception):
+                session.close()
+
+
+atexit.register(close_sessions)
