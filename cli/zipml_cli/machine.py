@@ -22,7 +22,6 @@ def executors(json: opt.Json = False) -> None:
     Examples:
       zipml executors
       zipml executors --json
-      zipml train houses.zarr --executor reference --epochs 2
     """
     from zipml_ooc.executors import executors as find
 

@@ -22,7 +22,7 @@ from .render import (
 
 if TYPE_CHECKING:
     from zipml_ooc import Checkpoints
-    from zipml_ooc.training import TrainingError
+    from zipml_ooc.training import EpochRecord, TrainingError
 
 # Damaged chunks that are told one by one.
 _REASONS = 3
@@ -104,6 +104,7 @@ def train(
       zipml train big.zarr --out big.zipml --checkpoint big.run --resume
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
       zipml train s3://bucket/big.zarr --out big.zipml --scheduler-file /shared/scheduler.json
+      zipml train uniform.zarr --executor fpga-rtl --executor-option exponent=14 --epochs 2
     """
     from zipml_ooc import TrainOptions
     from zipml_ooc import train as run
@@ -172,7 +173,7 @@ def train(
     if json:
         print_json(
             {
-                "epochs": [asdict(epoch) for epoch in result.epochs],
+                "epochs": [_epoch(epoch) for epoch in result.epochs],
                 "loss": result.loss,
                 "validation_loss": result.validation_loss,
                 "seconds": result.seconds,
@@ -188,6 +189,7 @@ def train(
                 "l2_path": [asdict(point) for point in result.l2_path],
             }
             | {key: record[key] for key in ("polynomial", "executor") if key in record}
+            | ({} if result.counters is None else {"counters": result.counters.to_dict()})
         )
         return
     facts = [
@@ -221,6 +223,13 @@ def train(
         facts.append((f"l2 {point.l2:g}", f"loss {number(point.loss)}, validation {there}"))
     facts.append(("model", "not saved (--out FILE saves it)" if out is None else str(out)))
     print_facts(facts)
+
+
+def _epoch(record: EpochRecord) -> dict[str, Any]:
+    """An epoch, with counters where there are any."""
+    plain = asdict(record)
+    counters = plain.pop("counters")
+    return plain if counters is None else plain | {"counters": counters}
 
 
 def _polynomial(record: dict[str, Any]) -> list[tuple[str, str]]:

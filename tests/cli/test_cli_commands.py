@@ -430,7 +430,8 @@ def test_executors_shows_the_live_instruction_set(zipml):
     text = zipml("executors").must_succeed().out
     assert f"simd        {_native.live_simd()} (this machine runs {', '.join(levels)})" in text
     found = strict(zipml("executors", "--json").must_succeed().out)["executors"]
-    assert [e["name"] for e in found] == ["native"]
+    assert [e["name"] for e in found][:2] == ["native", "reference"]
+    assert found[0]["available"] and "int8" in found[0]["arithmetics"]
     assert found[0]["simd_levels"] == levels and levels[-1] == "scalar"
 
 

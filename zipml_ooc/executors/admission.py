@@ -10,6 +10,7 @@ from ..errors import UsageError
 from .protocol import Capabilities, Executor, Option, Settings
 
 if TYPE_CHECKING:
+    from ..dataset_spec import DatasetSpec
     from ..training.options import TrainOptions
     from ..training.problem import Problem
 
@@ -70,13 +71,12 @@ def resolved_arithmetic(executor: Executor, problem: Problem, options: TrainOpti
 
 def require(
     executor: Executor,
+    spec: DatasetSpec,
     problem: Problem,
     options: TrainOptions,
     settings: Settings,
-    *,
-    weighted: bool = False,
 ) -> None:
-    """See to it that an executor takes a problem; `weighted` says whether rows have weights.
+    """See to it that an executor takes a problem of a dataset.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def require(
         One line: what does not go, and what to change.
     """
     able = executor.capabilities()
-    for what, remedy in _lacking(able, problem, options, weighted=weighted):
+    for what, remedy in _lacking(able, spec, problem, options):
         raise UsageError(f"executor {executor.name} does not take {what}: {remedy}")
     executor.check(problem, options, settings)
 
@@ -94,14 +94,15 @@ def _among(choices: Sequence[object]) -> str:
 
 
 def _lacking(
-    able: Capabilities, problem: Problem, options: TrainOptions, *, weighted: bool
+    able: Capabilities, spec: DatasetSpec, problem: Problem, options: TrainOptions
 ) -> list[tuple[str, str]]:
     """All that an executor cannot do of a problem, each with what to change."""
     p, out = problem, []
+    weighted = spec.weight is not None or options.class_weight != "none"
     bits = p.precision if p.woven else p.stored_bits
     layout = "weaved" if p.woven else "packed"
     levels = "uniform" if p.tables is None else "optimal"
-    scale = "row" if bool((p.centre != 0).any()) else "column"
+    scale = "row" if spec.quantizer.by_row else "column"
     estimator = "refetch" if p.finer else p.estimator
     again = "compress the source again with"
     for value, choices, what, remedy in (
@@ -127,7 +128,7 @@ def _lacking(
         out.append((f"{options.arithmetic} arithmetic", "leave out --arithmetic and --model-bits"))
     for there, taken, what, remedy in (
         (p.outputs > 1, able.outputs, f"{p.outputs} outputs", "use a target of its own for each"),
-        (weighted or p.weights is not None, able.weights, "weights of rows",
+        (weighted, able.weights, "weights of rows",
          f"{again[:-5]} without --weight, and leave out --class-weight"),
         (options.momentum > 0, able.momentum, "momentum", "leave out --momentum"),
         (options.l1 > 0, "l1" in able.penalties, "an L1 penalty", "leave out --l1"),

@@ -22,10 +22,19 @@ from zipml_codecs.rng import Purpose, uniforms
 from ..errors import ExecutorError, UsageError
 from ..gateware.driver import Counters as RunCounters
 from ..gateware.driver import Device
-from ..gateware.formats import BATCH_TILES_LIMIT, DELAYED_COLUMNS, FEWEST_COLUMNS, Format
+from ..gateware.formats import (
+    BATCH_TILES_LIMIT,
+    DELAYED_COLUMNS,
+    FEWEST_COLUMNS,
+    LEAST_EXPONENT,
+    Format,
+    intercept_code,
+    margin_shift,
+)
 from ..gateware.reference import I64, State
 from ..gateware.scaling import Scaling
 from ..gateware.stream import U8, check_chunk, tile_packet
+from ..losses import LOSSES
 from .protocol import Capabilities, Counters, Option, Session, Settings, Trained, Window
 
 if TYPE_CHECKING:
@@ -49,8 +58,8 @@ _LANES, _LEAST_DEPTH, _LARGEST_DEPTH = 64, 1024, 16384
 _PIECE_TILES, _PIECES = (8, 64), 16
 # Beyond these a model of one unit's reach, or targets, would be cut off; finer than the last there
 # is nothing to gain.
-_EXPONENTS = range(-8, 19)
-_HEADROOM, _LEAST_HELD = 2.0, 2.0**-4
+_EXPONENTS = range(23)
+_HEADROOM, _LEAST_HELD = 2.0, 2.0**-8
 
 _OPTIONS = (
     Option(
@@ -77,7 +86,7 @@ def format_for(problem: Problem) -> Format:
 
 def _bits_above(value: float) -> int:
     """The least `k` with `value < 2**k`."""
-    return math.frexp(value)[1] if value > 0 else _EXPONENTS.start
+    return math.frexp(value)[1]
 
 
 def chosen_exponent(problem: Problem, model: F64, intercept: float, targets: F64) -> int:
@@ -95,11 +104,20 @@ def chosen_exponent(problem: Problem, model: F64, intercept: float, targets: F64
     """
     slope = problem.slope.astype(np.float64)
     held = float(np.abs(model[0] * slope).max(initial=0.0)) or float(np.abs(slope).max(initial=0.0))
-    held = max(held, abs(intercept), _LEAST_HELD)
+    held = max(held, abs(intercept) / intercept_code(problem.stored_bits), _LEAST_HELD)
     reach = float(np.abs(targets).max(initial=0.0))
-    # The model holds numbers below 2^(15 - exponent), residuals and targets 16 times as much.
-    fits = 15 - _bits_above(_HEADROOM * held), 19 - _bits_above(_HEADROOM * reach)
-    return min(max(min(fits), _EXPONENTS.start), _EXPONENTS.stop - 1)
+    if LOSSES[problem.loss].of_classes:
+        reach = 1.0
+    # The model holds numbers below 2^(15 - exponent); residuals and targets reach further.
+    fitting = 15 - _bits_above(_HEADROOM * held)
+    least, most = _EXPONENTS.start, _EXPONENTS.stop - 1
+    if problem.loss == "logistic":  # whose residuals have a unit of their own
+        least = LEAST_EXPONENT + max(0, problem.stored_bits - 4)
+        most = least + 3
+    elif reach > 0:
+        widest = 15 + margin_shift(problem.stored_bits)
+        fitting = min(fitting, widest - _bits_above(_HEADROOM * reach))
+    return min(max(fitting, least), most)
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,7 @@ class FpgaExecutor:
     options : tuple of Option
         Those of `make`, beside those that all of them have.
     resource : str or None
+    losses : tuple of str
     """
 
     name: str
@@ -126,12 +145,14 @@ class FpgaExecutor:
     find_devices: Callable[[Settings], Sequence[str] | None] = lambda settings: None
     options: tuple[Option, ...] = ()
     resource: str | None = "FPGA"
+    losses: tuple[str, ...] = ("squared", "ls-svm")
 
     def capabilities(self) -> Capabilities:
         """Those of the gateware: docs/accelerator.md."""
         return Capabilities(
             stored_bits=(1, 2, 4, 8),
             samples=(1, 2, 4, 8),
+            losses=self.losses,
             arithmetics=("fixed16",),
             averaging=True,
             columns_limit=_LARGEST_DEPTH - 24,
@@ -158,7 +179,7 @@ class FpgaExecutor:
                 f"executor {self.name}: delayed runs take {DELAYED_COLUMNS} columns and more, and "
                 f"the dataset has {problem.columns}: leave out --executor-option delayed"
             )
-        scaling = Scaling(problem)
+        scaling = Scaling(problem, -1 if exponent is None else exponent)
         if not options.fit_intercept and not scaling.holds_zero:
             raise UsageError(
                 f"executor {self.name} takes columns around zero where there is no intercept: "

@@ -185,11 +185,12 @@ class Scaling:
         if self.loss == Loss.SQUARED_HINGE:  # whose derivatives are twice what is computed
             wanted *= 2.0
         if not 0 < wanted < 1 << STEP_BITS:
-            limit = step_size * (1 << STEP_BITS) / wanted if wanted > 0 else 0.0
+            most = (1 << STEP_BITS) * step_size / wanted if wanted > 0 else math.inf
             raise UsageError(
                 f"accelerator: a step size of {step_size:.3g} is outside of what its registers "
-                f"hold, which is up to {limit:.3g} for these columns: use a smaller --step-size, "
-                "more rows in a mini-batch, or more bits"
+                "hold; choose "
+                + (f"one up to {most:.3g}" if math.isfinite(most) else "another one")
+                + ", or use more rows in a mini-batch, or more bits"
             )
         shift = min(max(STEP_BITS - 1 - math.floor(math.log2(wanted)), 0), LARGEST_SHIFT)
         step = min(round(wanted * 2.0**shift), (1 << STEP_BITS) - 1)

@@ -56,9 +56,8 @@ class StepsOn:
             return None
         executor = get_executor(options.executor)
         settings = parse_settings(executor, options.executor_options)
-        weighted = spec.weight is not None or options.class_weight != "none"
         for problem in problems:
-            require(executor, problem, options, settings, weighted=weighted)
+            require(executor, spec, problem, options, settings)
         able = executor.capabilities()
         if options.average and not able.averaging:
             notice(
