@@ -22,6 +22,13 @@ from zipml_ooc.gateware.formats import Format
 OPENED: list[Any] = []
 """Devices that were made and are not closed."""
 
+RAN: list[int] = []
+
+
+def runs_here() -> int:
+    """How many runs this process has begun."""
+    return len(RAN)
+
 
 class Fragile(Emulator):
     """An accelerator that may be lost: after so many runs, if it is told to."""
@@ -35,6 +42,7 @@ class Fragile(Emulator):
         if self.left == 0:
             raise DeviceError("the cable is out")
         self.left -= 1
+        RAN.append(tiles)
         return super().run(packets, tiles)
 
     def close(self) -> None:

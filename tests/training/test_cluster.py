@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 from distributed import Client
+from fleet import Fleet
 from tables import compressed, regression_npz
 
 from zipml_ooc import (
@@ -33,50 +30,9 @@ from zipml_ooc import (
 from zipml_ooc.training import cluster as cluster_module
 from zipml_ooc.training import laps, pace
 from zipml_ooc.training import plan as plan_module
-from zipml_ooc.training.cluster import address_in
 
 # The log of a worker that is killed on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-_MANAGER = "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER"
-
-
-class Fleet:
-    """A scheduler and workers, started by the command line as a user would."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder, self.file = folder, folder / "scheduler.json"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        self.address = address_in(self.file)
-        for number in range(workers):
-            self.start_worker(f"worker{number}")
-        self.wait(workers)
-
-    def start(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self.file)],
-                stdout=log, stderr=log, cwd=self.folder,
-                # It would take a shared value away from workers that have no use for it just now.
-                env=os.environ | {f"{_MANAGER}__START": "False"},
-            )  # fmt: skip
-
-    def start_worker(self, name: str, *more: str) -> None:
-        self.start(name, "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", *more)
-
-    def wait(self, workers: int) -> None:
-        with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=60)
-
-    def kill(self, name: str) -> None:
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
-
-    def close(self) -> None:
-        for name in list(self.processes):
-            self.kill(name)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.client import _wait
 
-from ..errors import UsageError, ZipmlError
+from ..errors import ExecutorError, UsageError, ZipmlError
 from .admission import require_able
+from .bound import Bound, Needs, has_place, places, require_executor
 from .graph import Graph, same
 from .signals import signals_ignored
 
@@ -58,14 +59,22 @@ class Cluster:
         As the user knows it.
     place, fingerprint : str or None
         Of the dataset that workers must see; None where they are on this machine.
+    needs : Needs or None
+        What steps need of workers, if they run on an executor.
     """
 
     distant = True
 
     def __init__(
-        self, client: Client, address: str, place: str | None = None, fingerprint: str | None = None
+        self,
+        client: Client,
+        address: str,
+        place: str | None = None,
+        fingerprint: str | None = None,
+        needs: Needs | None = None,
     ) -> None:
-        self._client, self._address = client, address
+        self._client, self._address, self._needs = client, address, needs
+        self._equipped: set[str] = set()
         self._place, self._fingerprint = place, fingerprint
         self._shared: dict[str, tuple[Any, Any]] = {}
         self._admitted: set[str] = set()
@@ -85,6 +94,38 @@ class Cluster:
             self._threads = max(1, sum(int(info["nthreads"]) for info in workers.values()))
             self._known = time.monotonic()
         return self._threads
+
+    def places(self, graph: Graph) -> int:
+        """See `Runner`."""
+        threads = self.threads()
+        if graph.resource is None:
+            return threads
+        return sum(self.equipped(_NO_WORKERS_SECONDS).values())
+
+    def equipped(self, patience: float = 0.0) -> dict[str, int]:
+        """Workers that steps may run on, and how many on each; new ones must have the executor.
+
+        Raises
+        ------
+        ExecutorError
+            There are none, and for some seconds none comes.
+        """
+        if self._needs is None:
+            return {}
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                found = places(self._workers(), self._needs, self._address)
+                break
+            except ExecutorError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
+        new = sorted(found.keys() - self._equipped)
+        if new:
+            require_executor(self._client, new, self._needs.executor)
+            self._equipped |= set(new)
+        return found
 
     def _workers(self) -> dict[str, Any]:
         if self._client.status != "running":
@@ -118,11 +159,14 @@ class Cluster:
         ------
         ZipmlError
             The scheduler or all of its workers have gone, or a task has killed its workers.
+        ExecutorError
+            All workers have gone that an executor's tasks may run on.
         """
         self.threads()  # nothing goes to a worker that has not been admitted
-        future = self._client.get(graph.tasks, key, sync=False)
+        takes = None if graph.resource is None else Bound(graph.resource)
+        future = self._client.get(graph.tasks, key, sync=False, resources=takes)
         try:
-            self._wait(future)
+            self._wait(future, self._needs if takes is not None else None)
             return future.result()
         except _CANCELLED as error:
             raise self._lost() from error
@@ -139,7 +183,7 @@ class Cluster:
         with contextlib.suppress(Exception):  # what cannot be reached has nothing to close
             self._client.run(function, on_error="ignore")
 
-    def _wait(self, future: Any) -> None:
+    def _wait(self, future: Any, needs: Needs | None) -> None:
         seen = time.monotonic()
         while True:
             try:
@@ -147,9 +191,12 @@ class Cluster:
                 # setting that changes Dask's configuration for all threads.
                 self._client.sync(_wait, [future], timeout=_LOOK_SECONDS)
             except TimeoutError:
-                if self._workers():
+                workers = self._workers()
+                if workers and (needs is None or has_place(workers, needs)):
                     seen = time.monotonic()
                 elif time.monotonic() - seen > _NO_WORKERS_SECONDS:
+                    if workers and needs is not None:
+                        places(workers, needs, self._address)
                     raise ZipmlError(
                         f"all workers of the scheduler at {self._address} have been gone for "
                         f"{_NO_WORKERS_SECONDS:g} s"
@@ -192,8 +239,8 @@ def address_in(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def local(workers: int, threads: int) -> Iterator[Cluster]:
-    """Start worker processes on this machine."""
+def local(workers: int, threads: int, *, needs: Needs | None = None) -> Iterator[Cluster]:
+    """Start worker processes on this machine, with what steps need of them."""
     with (
         dask.config.set(_QUIET),
         signals_ignored(signal.SIGINT),  # the workers leave Ctrl-C to this process
@@ -203,14 +250,19 @@ def local(workers: int, threads: int) -> Iterator[Cluster]:
             threads_per_worker=threads,
             processes=True,
             dashboard_address=None,
+            resources={} if needs is None else needs.declared(),
         )
     with cluster, Client(cluster, set_as_default=False) as client:
-        yield Cluster(client, cluster.scheduler_address)
+        yield Cluster(client, cluster.scheduler_address, needs=needs)
 
 
 @contextmanager
 def connect(
-    address: str, *, place: str | None = None, fingerprint: str | None = None
+    address: str,
+    *,
+    place: str | None = None,
+    fingerprint: str | None = None,
+    needs: Needs | None = None,
 ) -> Iterator[Cluster]:
     """Connect to a running scheduler.
 
@@ -234,7 +286,7 @@ def connect(
     except Exception as error:  # each transport has its own
         raise ZipmlError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
-        yield adopt(client, address, place=place, fingerprint=fingerprint)
+        yield adopt(client, address, place=place, fingerprint=fingerprint, needs=needs)
 
 
 def adopt(
@@ -243,16 +295,18 @@ def adopt(
     *,
     place: str | None = None,
     fingerprint: str | None = None,
+    needs: Needs | None = None,
 ) -> Cluster:
     """Use a client that is connected already.
 
     Raises
     ------
     ZipmlError
-        There are no workers, or they cannot be used.
+        There are no workers, or they cannot be used, or not by the executor.
     """
     if address is None:
         address = str(client.scheduler_info(n_workers=0)["address"])
-    cluster = Cluster(client, address, place, fingerprint)
+    cluster = Cluster(client, address, place, fingerprint, needs)
     cluster.threads()  # workers that cannot be used are named before anything is computed
+    cluster.equipped()
     return cluster

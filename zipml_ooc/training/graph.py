@@ -12,7 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["Graph", "same"]
+__all__ = ["BOUND", "Graph", "same"]
+
+BOUND = "advance-"
+"""What the names of tasks begin with that run on an executor."""
 
 
 class Graph:
@@ -20,9 +23,15 @@ class Graph:
 
     Keys begin with what the task does, which Dask's dashboard groups them by, and end in a tag of
     their own: a scheduler takes equal keys for the same task, and several runs may share it.
+
+    Attributes
+    ----------
+    resource : str or None
+        Of Dask, which tasks of an executor (`BOUND`) take one of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resource: str | None = None) -> None:
+        self.resource = resource
         self._tag = secrets.token_hex(5)
         self.tasks: dict[str, tuple[Any, ...]] = {}
 

@@ -104,6 +104,7 @@ def train(
         scheduler_file=scheduler_file,
         place=opened.store.place,
         fingerprint=fingerprint(opened.spec),
+        needs=None if steps_on is None else steps_on.needs(threads),
     ) as runner:
         skipped = NOTHING_SKIPPED
         if options.on_error == "skip":

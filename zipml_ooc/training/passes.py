@@ -73,7 +73,8 @@ class Passes:
         anchor: Anchor | None = None,
     ) -> State:
         """Advance the replicas through some rounds of an epoch; each comes with its number."""
-        runner, graph = self.runner, Graph()
+        runner = self.runner
+        graph = Graph(None if job.chosen is None else job.chosen.resource)
         shared = runner.share("job", job)
         known = None if anchor is None else runner.share("anchor", anchor)
         key = laps.rounds(
@@ -84,7 +85,7 @@ class Passes:
             known,
             channel=job.channel,
             # A message costs more than a window of few values: one task for each thread, then.
-            parts=min(runner.threads(), self.plan.replicas) if runner.distant else None,
+            parts=min(runner.places(graph), self.plan.replicas) if runner.distant else None,
             distant=runner.distant,
         )
         return runner.compute(graph, key)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
+from .bound import Needs
 from .graph import Graph
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Runner(Protocol):
     def threads(self) -> int:
         """How many tasks run side by side."""
 
+    def places(self, graph: Graph) -> int:
+        """How many tasks of an executor run side by side, of a graph."""
+
     def share(self, name: str, value: Any) -> Any:
         """Give what stands for a value in graphs; the same object reaches a worker once.
 
@@ -50,6 +54,9 @@ class _Threads:
         self._threads = threads
 
     def threads(self) -> int:
+        return self._threads
+
+    def places(self, graph: Graph) -> int:
         return self._threads
 
     def share(self, name: str, value: Any) -> Any:
@@ -75,6 +82,7 @@ def open_runner(
     scheduler_file: str | os.PathLike[str] | None = None,
     place: str | None = None,
     fingerprint: str | None = None,
+    needs: Needs | None = None,
 ) -> Iterator[Runner]:
     """Open a runner for the length of a run.
 
@@ -92,6 +100,8 @@ def open_runner(
     place, fingerprint : str, optional
         Path or URL of the dataset, and what its attributes amount to: the workers of a running
         scheduler are asked whether they see it.
+    needs : Needs, optional
+        What steps need of workers, if they run on an executor.
 
     Raises
     ------
@@ -120,15 +130,15 @@ def open_runner(
     from . import cluster
 
     if workers is not None:
-        with cluster.local(workers, threads or 1) as runner:
+        with cluster.local(workers, threads or 1, needs=needs) as runner:
             yield runner
         return
     if scheduler is not None and not isinstance(scheduler, str):
-        yield cluster.adopt(scheduler, place=place, fingerprint=fingerprint)
+        yield cluster.adopt(scheduler, place=place, fingerprint=fingerprint, needs=needs)
         return
     address = scheduler
     if scheduler_file is not None:
         address = cluster.address_in(scheduler_file)
     assert address is not None
-    with cluster.connect(address, place=place, fingerprint=fingerprint) as runner:
+    with cluster.connect(address, place=place, fingerprint=fingerprint, needs=needs) as runner:
         yield runner

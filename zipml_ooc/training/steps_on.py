@@ -9,6 +9,7 @@ from typing import Any, Self
 from ..dataset_spec import DatasetSpec
 from ..executors.admission import parse_settings, require, resolved_arithmetic
 from ..executors.registry import NATIVE, get_executor
+from .bound import Needs
 from .executing import Chosen, Lost, added
 from .options import TrainOptions
 from .problem import Problem
@@ -28,6 +29,8 @@ class StepsOn:
         What it multiplies codes by.
     averages : bool
         Whether it sums up models for the average.
+    devices : int or None
+        How many a process may open; None: as many as it likes.
     notice : callable
         Is told what a person should see.
     """
@@ -35,6 +38,7 @@ class StepsOn:
     chosen: Chosen
     arithmetic: str
     averages: bool
+    devices: int | None
     notice: Callable[[str], None]
 
     @classmethod
@@ -70,7 +74,18 @@ class StepsOn:
             resource=able.resource,
         )
         arithmetic = resolved_arithmetic(executor, problems[0], options)
-        return cls(chosen, arithmetic, able.averaging, notice)
+        names = executor.devices(settings)
+        count = None if names is None else len(names)
+        return cls(chosen, arithmetic, able.averaging, count, notice)
+
+    def needs(self, threads: int | None) -> Needs:
+        """What it needs of workers; a local one runs as many tasks as it has devices."""
+        count = threads or 1
+        return Needs(
+            self.chosen.name,
+            self.chosen.resource,
+            count if self.devices is None else max(1, min(count, self.devices)),
+        )
 
     def fell_back(self, lost: Lost) -> None:
         """Tell that the native core goes on."""
