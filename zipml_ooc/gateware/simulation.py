@@ -172,6 +172,13 @@ class Simulation:
             self._library.zipml_close(self._handle)
             self._handle = None
 
+    def drain(self) -> bool:
+        """Do nothing: what was streamed was taken."""
+        return True
+
+    def abort(self) -> None:
+        """Do nothing: nothing is queued."""
+
     @property
     def cycles(self) -> int:
         """Clock cycles since the beginning."""

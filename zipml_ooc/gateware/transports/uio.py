@@ -1,0 +1,111 @@
+"""Boards whose devices Linux shows by UIO, with a u-dma-buf for contiguous memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..driver import DeviceError, TransferError
+from .axi_dma import AxiDmaBus, Buffer
+from .files import Mapped, explained
+
+__all__ = ["open_uio"]
+
+_REGISTER_BYTES = 0x50000  # up to the end of the last table
+_DMA_BYTES = 0x30
+
+
+def open_uio(
+    registers: str = "/dev/uio0",
+    dma: str = "/dev/uio1",
+    buffer: str = "/dev/udmabuf0",
+    *,
+    slots: int = 4,
+    timeout: float = 10.0,
+    sysfs: str = "/sys/class",
+) -> AxiDmaBus:
+    """Open the bus of an accelerator behind UIO.
+
+    Parameters
+    ----------
+    registers, dma : str
+        UIO devices of the accelerator's registers and of the AXI DMA.
+    buffer : str
+        A u-dma-buf, which has to hold a packet `slots` times.
+    slots : int
+    timeout : float
+        Seconds without progress after which the accelerator counts as stopped.
+    sysfs : str
+        Where the system describes devices.
+
+    Raises
+    ------
+    DeviceError
+        A device is not there, or too small.
+    """
+    windows = []
+    try:
+        for path, least in ((registers, _REGISTER_BYTES), (dma, _DMA_BYTES)):
+            size = _number(Path(sysfs, "uio", Path(path).name, "maps/map0/size"), path)
+            if size < least:
+                raise DeviceError(
+                    f"{path} is a window of {size:,} bytes, and {least:,} are needed: name the "
+                    "device of the accelerator (registers) or of the AXI DMA (dma)"
+                )
+            windows.append(Mapped(path, size))
+        memory = _Memory(buffer, sysfs)
+    except BaseException:
+        for window in windows:
+            window.close()
+        raise
+    return AxiDmaBus(windows[0], windows[1], memory.allocate, slots=slots, timeout=timeout)
+
+
+class _Memory:
+    """A u-dma-buf, mapped: the same bytes for processor and DMA. It goes with its last part."""
+
+    def __init__(self, path: str, sysfs: str) -> None:
+        self._path = path
+        about = Path(sysfs, "u-dma-buf", Path(path).name)
+        self._size = _number(about / "size", path)
+        self._address = _number(about / "phys_addr", path)
+        try:
+            number = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)  # past the caches
+            try:
+                self._map = mmap.mmap(number, self._size)
+            finally:
+                os.close(number)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError):
+                raise explained(path, error, "it was mapped") from error
+            raise DeviceError(f"{path} cannot be mapped: {error}") from error
+
+    def allocate(self, count: int, size: int) -> Sequence[Buffer]:
+        """Parts of it, each from a whole beat on."""
+        room = self._size // count & ~63
+        if size > room:
+            raise TransferError(
+                f"{self._path} has {self._size:,} bytes and {count} packets take "
+                f"{count * (size + 63 & ~63):,}: make it larger, or ask for fewer slots"
+            )
+        whole = np.frombuffer(self._map, np.uint8)
+        return [(whole[i * room :][:size], self._address + i * room) for i in range(count)]
+
+
+def _number(path: Path, device: str) -> int:
+    """A number that the system tells about a device."""
+    try:
+        return int(path.read_text().strip(), 0)
+    except FileNotFoundError:
+        raise DeviceError(
+            f"{device} is not there ({path} is missing): load the board's driver and bitstream, "
+            "or name another device"
+        ) from None
+    except OSError as error:
+        raise explained(str(path), error, "it was read") from error
+    except ValueError:
+        raise DeviceError(f"{path} holds no number") from None
