@@ -24,12 +24,12 @@ def _say(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def _place(form: Format, folder: Path, seeds: int) -> None:
+def _place(form: Format, folder: Path, seeds: list[int]) -> None:
     """Place and route; each seed of the placer is a row."""
     _say(f"\nECP5-85, speed grade 8, {form.lanes} lanes, depth {form.depth}\n")
     _say("| Bits | Seed | MHz | Codes/s | LUT | Registers | Multipliers | Block RAM |")
     _say("|---|---|---|---|---|---|---|---|")
-    for seed in range(1, seeds + 1):
+    for seed in seeds:
         placed = build(folder / f"{form.bits}-{seed}", form, seed=seed, force=True)
         clock = placed.clock_mhz or 0.0
         cells = " | ".join(
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=("place", "beats", "epochs"), help="one part; by default all"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="of the placer")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the placer")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--data", type=Path, default=Path(given) if given else None)
     parser.add_argument("--folder", type=Path, default=Path("gateware-build"), help="for logs")

@@ -171,7 +171,7 @@ def test_with_a_fallback_the_run_goes_on_from_that_window(
         ({}, {"batch_rows": 64 * 65}, "mini-batches of 4160 rows: use --batch-rows 4096 or less"),
         ({}, {"executor_options": {"exponent": 40}}, "exponent must be 0 to 22; got 40"),
         ({}, {"executor_options": {"exponent": "x"}}, "exponent must be a whole number; got 'x'"),
-        ({}, {"executor_options": {"delayed": "yes"}}, "delayed runs take 32 columns and more"),
+        ({}, {"executor_options": {"delayed": "yes"}}, "delayed runs take 40 columns and more"),
         ({}, {"executor_options": {"colour": 1}}, "has no option 'colour': it has exponent"),
     ],
 )  # fmt: skip

@@ -9,13 +9,20 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from zipml_ooc.gateware.accelerator import Accelerator
-from zipml_ooc.gateware.formats import NO_ROW, Format, Register, Status, Table
+from zipml_ooc.gateware.formats import LEAST_EXPONENT, NO_ROW, Format, Loss, Register, Status, Table
 from zipml_ooc.gateware.reference import Program, State, Tile
 from zipml_ooc.gateware.stream import pack
 
 
 def random_run(
-    rng: np.random.Generator, form: Format, *, columns: int, tiles: int, batch: int, delayed: bool
+    rng: np.random.Generator,
+    form: Format,
+    *,
+    columns: int,
+    tiles: int,
+    batch: int,
+    delayed: bool,
+    loss: Loss = Loss.SQUARED,
 ) -> tuple[Program, list[Tile], State]:
     """A program with tables, tiles with missing rows, and a state, of all magnitudes."""
     entries = columns + 1
@@ -31,11 +38,15 @@ def random_run(
         pace=rng.integers(0, 1 << 16, entries),
         variance=rng.integers(0, 1 << 15, entries),
         delayed=delayed,
+        loss=loss,
+        exponent=LEAST_EXPONENT + max(0, form.bits - 4) + int(rng.integers(0, 4)),
     )
     model = rng.integers(-(1 << size), 1 << size, entries)
     made = []
     for _ in range(tiles):
         targets = rng.integers(-(1 << size), 1 << size, form.lanes)
+        if loss == Loss.LOGISTIC and rng.random() < 0.7:  # else any, of which the sign counts
+            targets = -(targets < 0).astype(np.int64)
         targets[rng.random(form.lanes) < 0.1] = NO_ROW
         made.append(Tile(rng.integers(0, 1 << form.bits, (form.lanes, columns)), targets))
     return program, made, State(model, int(rng.integers(1, 1 << 63)))
@@ -94,7 +105,9 @@ class Host:
             (Register.TILES, tiles),
             (Register.STEP, program.step),
             (Register.SHIFT, program.shift),
+            (Register.LOSS, program.loss),
             (Register.MODE, int(program.delayed)),
+            (Register.EXPONENT, program.exponent),
             (Register.SEED_LOW, state.seed & 0xFFFFFFFF),
             (Register.SEED_HIGH, state.seed >> 32),
         ):

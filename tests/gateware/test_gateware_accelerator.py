@@ -19,6 +19,7 @@ from zipml_ooc.gateware.formats import (
     FEWEST_COLUMNS,
     Error,
     Format,
+    Loss,
     Register,
     Status,
     Table,
@@ -26,6 +27,7 @@ from zipml_ooc.gateware.formats import (
 from zipml_ooc.gateware.reference import Program, State, Tile, run
 from zipml_ooc.gateware.sequencer import FrontBuffer
 from zipml_ooc.gateware.stream import pack
+from zipml_ooc.gateware.timing import run_cycles, run_stalls
 
 DONE = 1 << Status.DONE
 CLIPPED = 1 << Status.MODEL_SATURATED | 1 << Status.RESIDUAL_SATURATED
@@ -59,6 +61,7 @@ CASES = st.tuples(
     st.integers(1, 5),  # tiles
     st.integers(1, 3),  # tiles of a mini-batch
     st.sampled_from([0.0, 0.4]),  # pauses
+    st.sampled_from(list(Loss)),
 )
 
 
@@ -71,25 +74,42 @@ def test_random_programs_end_as_on_the_reference(bits: int, lanes: int, cases: l
 
     async def bench(ctx: Any) -> None:
         host = Host(top, ctx)
-        for seed, delayed, more, tiles, batch, pauses in cases:
+        for seed, delayed, more, tiles, batch, pauses, loss in cases:
             fewest = DELAYED_COLUMNS if delayed else FEWEST_COLUMNS
             columns = min(fewest + more, form.columns_limit)
             rng = np.random.default_rng(seed)
-            case = random_run(rng, form, columns=columns, tiles=tiles, batch=batch, delayed=delayed)
+            case = random_run(
+                rng, form, columns=columns, tiles=tiles, batch=batch, delayed=delayed, loss=loss
+            )
             await check(host, form, case, pauses)
 
     top = Accelerator(form)
     simulate(top, bench)
 
 
-@pytest.mark.parametrize(("bits", "delayed"), [(1, True), (4, False), (8, False)])
+@pytest.mark.parametrize(
+    ("bits", "delayed", "loss"),
+    [
+        (1, True, Loss.SQUARED),
+        (4, False, Loss.SQUARED_HINGE),
+        (8, False, Loss.SQUARED),
+        (4, True, Loss.LOGISTIC),
+        (8, False, Loss.LOGISTIC),
+    ],
+)
 def test_sixty_four_lanes_and_full_memories_end_as_on_the_reference(
-    bits: int, delayed: bool
+    bits: int, delayed: bool, loss: Loss
 ) -> None:
     form = Format(bits, 64, 64)
     rng = np.random.default_rng(bits)
     case = random_run(
-        rng, form, columns=form.columns_limit, tiles=3, batch=2 - delayed, delayed=delayed
+        rng,
+        form,
+        columns=form.columns_limit,
+        tiles=3,
+        batch=2 - delayed,
+        delayed=delayed,
+        loss=loss,
     )
 
     async def bench(ctx: Any) -> None:
@@ -99,24 +119,22 @@ def test_sixty_four_lanes_and_full_memories_end_as_on_the_reference(
     simulate(top, bench)
 
 
-def whole_run_cycles(form: Format, columns: int, tiles: int, batch: int, delayed: bool) -> int:
-    """The formula of docs/accelerator.md."""
-    wait = 0 if delayed else max(form.update_wait - form.target_beats, 0)
-    ends = -(-tiles // batch) - 1
-    return tiles * (columns + form.target_beats) + ends * wait + columns + form.update_wait
-
-
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize("delayed", [False, True])
-def test_a_run_takes_the_cycles_that_the_documentation_says(bits: int, delayed: bool) -> None:
-    form = Format(bits, 8, 64)
+@pytest.mark.parametrize("loss", [Loss.SQUARED, Loss.LOGISTIC])
+def test_a_run_takes_the_cycles_that_the_documentation_says(
+    bits: int, delayed: bool, loss: Loss
+) -> None:
+    form = Format(bits, 8, 128)
     extra = []
 
     async def bench(ctx: Any) -> None:
         host = Host(top, ctx)
-        for columns, tiles, batch in ((32, 1, 1), (33, 5, 1), (40, 6, 2), (38, 5, 4)):
+        for columns, tiles, batch in ((40, 1, 1), (41, 5, 1), (48, 6, 2), (46, 5, 4)):
             rng = np.random.default_rng(columns)
-            case = random_run(rng, form, columns=columns, tiles=tiles, batch=batch, delayed=delayed)
+            case = random_run(
+                rng, form, columns=columns, tiles=tiles, batch=batch, delayed=delayed, loss=loss
+            )
             await host.load(case[0], case[2], tiles)
             # The first beat waits at the door.
             beats = [
@@ -129,16 +147,15 @@ def test_a_run_takes_the_cycles_that_the_documentation_says(bits: int, delayed: 
             for beat, last in beats[1:]:
                 assert await host.send(beat.tobytes(), last=last)
             await host.finish()
-            cycles = await host.counter(Register.CYCLES_LOW)
-            extra.append(cycles - whole_run_cycles(form, columns, tiles, batch, delayed))
-            stalls = await host.counter(Register.STALLS_LOW)
-            wait = 0 if delayed else max(form.update_wait - form.target_beats, 0)
-            assert stalls == (-(-tiles // batch) - 1) * wait
+            expected = run_cycles(form, columns, tiles, batch, delayed=delayed, loss=loss)
+            extra.append(await host.counter(Register.CYCLES_LOW) - expected)
+            stalls = run_stalls(form, columns, tiles, batch, delayed=delayed, loss=loss)
+            assert await host.counter(Register.STALLS_LOW) == stalls
 
     top = Accelerator(form)
     simulate(top, bench)
     assert len(set(extra)) == 1
-    assert 0 <= extra[0] <= 4
+    assert -11 <= extra[0] <= 0  # the formula has the cycles of a host that looks at STATUS
 
 
 def test_a_run_in_parts_is_that_run() -> None:
@@ -228,9 +245,9 @@ def test_registers_identify_refuse_and_keep() -> None:
         assert await host.read(Register.FORMAT) == (4 << 16 | 8 << 8 | 4, 0)
         assert await host.read(Register.COLUMNS_LIMIT) == (40, 0)
 
-        for address in (Register.IDENTITY, Register.STATUS, Register.CYCLES_LOW, 0x34, 0x1000):
+        for address in (Register.IDENTITY, Register.STATUS, Register.CYCLES_LOW, 0x58, 0x1000):
             assert await host.write(address, 1) == 2
-        for address in (0x34, 0x58, 0x1000, 0x10000 + 4 * 64, 0x50000, 0x70000, 0x10002):
+        for address in (0x58, 0x5C, 0x1000, 0x10000 + 4 * 64, 0x50000, 0x70000, 0x10002):
             assert (await host.read(address))[1] == 2
         assert await host.write(Register.COLUMNS, 5, strobes=3) == 2
         assert await host.write(0x50000, 5) == 2
@@ -247,7 +264,8 @@ def test_registers_identify_refuse_and_keep() -> None:
             (Register.BATCH_TILES, 0, 1),
             (Register.BATCH_TILES, 65, 1),
             (Register.TILES, 0, 1),
-            (Register.LOSS, 1, 0),
+            (Register.LOSS, 3, 0),
+            (Register.LOSS, 1 << 16, 0),
             (Register.MODE, 1, 0),  # too few columns for a delayed run
         ):
             assert await host.write(register, bad) == 0
@@ -255,6 +273,12 @@ def test_registers_identify_refuse_and_keep() -> None:
             assert await host.write(Register.CONTROL, 1) == 0
             assert (await host.read(Register.STATUS))[0] == 1 << Error.CONFIGURATION
             assert await host.write(register, good) == 0
+        await host.write(Register.LOSS, Loss.LOGISTIC)
+        for exponent in (10, 15, 11 + 64):
+            assert await host.write(Register.EXPONENT, exponent) == 0
+            assert await host.write(Register.CONTROL, 1) == 0
+            assert (await host.read(Register.STATUS))[0] == 1 << Error.CONFIGURATION
+        await host.write(Register.LOSS, Loss.SQUARED)
         await host.write(Register.SEED_LOW, 0)
         await host.write(Register.SEED_HIGH, 0)
         assert await host.write(Register.CONTROL, 1) == 0

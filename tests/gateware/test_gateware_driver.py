@@ -15,12 +15,24 @@ from hypothesis import strategies as st
 
 from zipml_ooc.errors import UsageError
 from zipml_ooc.gateware.driver import DeviceError, Driver
-from zipml_ooc.gateware.formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
+from zipml_ooc.gateware.formats import (
+    DELAYED_COLUMNS,
+    FEWEST_COLUMNS,
+    IDENTITY,
+    VERSION,
+    Error,
+    Format,
+    Loss,
+    Register,
+    Status,
+    Table,
+)
 from zipml_ooc.gateware.reference import Program, State, Tile, run
 from zipml_ooc.gateware.simulation import Simulation, SimulationError, build
 from zipml_ooc.gateware.stream import pack
+from zipml_ooc.gateware.timing import run_cycles, run_stalls
 
-FORM = Format(4, 8, 64)
+FORM = Format(4, 8, 128)
 
 
 @dataclass
@@ -101,7 +113,7 @@ def test_loading_writes_tables_settings_and_seed() -> None:
 
 @pytest.mark.parametrize(
     ("columns", "bits", "message"),
-    [(41, 4, "holds 40 columns, the data have 41"), (5, 8, "built for 4 stored bits")],
+    [(105, 4, "holds 104 columns, the data have 105"), (5, 8, "built for 4 stored bits")],
 )
 def test_data_that_do_not_fit_the_bitstream_are_named(
     columns: int, bits: int, message: str
@@ -216,17 +228,21 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
 @given(
     seed=st.integers(0, 2**32 - 1),
     delayed=st.booleans(),
-    more=st.integers(0, 8),
+    more=st.integers(0, 64),
     tiles=st.integers(1, 40),
     batch=st.integers(1, 20),
+    loss=st.sampled_from(list(Loss)),
 )
 def test_driver_and_compiled_gateware_end_as_the_reference(
-    device: Simulation, seed: int, delayed: bool, more: int, tiles: int, batch: int
+    device: Simulation, seed: int, delayed: bool, more: int, tiles: int, batch: int, loss: Loss
 ) -> None:
     random_run = pytest.importorskip("gateware_bench").random_run
-    rng, columns = np.random.default_rng(seed), (32 if delayed else 4) + more
+    rng, columns = (
+        np.random.default_rng(seed),
+        (DELAYED_COLUMNS if delayed else FEWEST_COLUMNS) + more,
+    )
     program, made, state = random_run(
-        rng, FORM, columns=columns, tiles=tiles, batch=batch, delayed=delayed
+        rng, FORM, columns=columns, tiles=tiles, batch=batch, delayed=delayed, loss=loss
     )
     driver = Driver(device)
     driver.load(program, state)
@@ -240,8 +256,9 @@ def test_driver_and_compiled_gateware_end_as_the_reference(
         state.residual_saturated,
     )
     assert counters.beats == tiles * (columns + FORM.target_beats)
-    wait = 0 if delayed else FORM.update_wait - FORM.target_beats
-    assert counters.stalls == (-(-tiles // batch) - 1) * wait
+    shape = FORM, columns, tiles, batch
+    assert counters.stalls == run_stalls(*shape, delayed=delayed, loss=loss)
+    assert counters.cycles == run_cycles(*shape, delayed=delayed, loss=loss)
 
 
 def test_closing_the_driver_closes_its_bus() -> None:

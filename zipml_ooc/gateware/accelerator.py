@@ -14,10 +14,12 @@ from .formats import (
     DELAYED_COLUMNS,
     FEWEST_COLUMNS,
     IDENTITY,
+    LEAST_EXPONENT,
     STEP_BITS,
     VERSION,
     Error,
     Format,
+    Loss,
     Register,
     Status,
     Table,
@@ -90,6 +92,8 @@ class Accelerator(wiring.Component):
         shift = Signal(5)
         loss = Signal(32)
         mode = Signal(1)
+        least = LEAST_EXPONENT + max(0, form.bits - 4)
+        exponent = Signal(8, init=least)
         settings = {
             Register.COLUMNS: columns,
             Register.BATCH_TILES: batch_tiles,
@@ -98,7 +102,14 @@ class Accelerator(wiring.Component):
             Register.SHIFT: shift,
             Register.LOSS: loss,
             Register.MODE: mode,
+            Register.EXPONENT: exponent,
         }
+        is_logistic, is_hinge, refinement = Signal(), Signal(), Signal(2)
+        m.d.sync += [
+            is_logistic.eq(loss == Loss.LOGISTIC),
+            is_hinge.eq(loss == Loss.SQUARED_HINGE),
+            refinement.eq(exponent - least),
+        ]
         m.d.comb += [
             core.columns.eq(columns),
             core.batch_tiles.eq(batch_tiles),
@@ -106,6 +117,9 @@ class Accelerator(wiring.Component):
             core.step.eq(step),
             core.shift.eq(shift),
             core.is_delayed.eq(mode),
+            core.is_logistic.eq(is_logistic),
+            core.is_hinge.eq(is_hinge),
+            core.refinement.eq(refinement),
         ]
 
         # Whether the settings make sense: known a cycle after they are set.
@@ -119,7 +133,8 @@ class Accelerator(wiring.Component):
                 & (batch_tiles >= 1)
                 & (batch_tiles <= BATCH_TILES_LIMIT)
                 & (tiles != 0)
-                & (loss == 0)
+                & (loss <= max(Loss))
+                & ((loss != Loss.LOGISTIC) | ((exponent >= least) & (exponent <= least + 3)))
                 & (core.random_state != 0)
             ),
         ]

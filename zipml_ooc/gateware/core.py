@@ -10,14 +10,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import AdderTree, XorShift, delayed
 from .dot import Dot, Unpacker
-from .formats import BATCH_TILES_LIMIT, STEP_BITS, TABLE_BITS, TARGET_BITS, Format, intercept_code
+from .formats import (
+    BATCH_TILES_LIMIT,
+    CURVATURE_SHIFT,
+    LOGISTIC_LATENCY,
+    STEP_BITS,
+    TABLE_BITS,
+    TARGET_BITS,
+    Format,
+    intercept_code,
+)
 from .gradient import GradientTree
 from .replay import Replay
 from .sequencer import FrontBuffer, Sequencer
@@ -47,6 +56,9 @@ class Core(wiring.Component):
                 "step": In(STEP_BITS),
                 "shift": In(5),
                 "is_delayed": In(1),
+                "is_logistic": In(1),
+                "is_hinge": In(1),
+                "refinement": In(2),
                 # generator
                 "load_low": In(1),
                 "load_high": In(1),
@@ -108,25 +120,33 @@ class Core(wiring.Component):
 
         m.d.comb += [
             tables.dot_entry.eq(seq.entry),
-            dot.valid.eq(delayed(m, seq.issue, tables.LATENCY, "issue")),
-            dot.first.eq(delayed(m, seq.first, tables.LATENCY, "first")),
-            dot.last.eq(delayed(m, seq.last, tables.LATENCY, "last")),
-            dot.codes.eq(delayed(m, codes, tables.LATENCY - 1, "codes")),
+            dot.valid.eq(delayed(m, seq.issue, tables.DOT_LATENCY, "issue")),
+            dot.first.eq(delayed(m, seq.first, tables.DOT_LATENCY, "first")),
+            dot.last.eq(delayed(m, seq.last, tables.DOT_LATENCY, "last")),
+            dot.codes.eq(delayed(m, codes, tables.DOT_LATENCY - 1, "codes")),
             dot.model.eq(tables.dot_model),
-            dot.model_inverted.eq(tables.dot_model_inverted),
+            dot.models.eq(tables.dot_models),
             dot.centre.eq(tables.dot_centre),
             dot.targets.eq(targets),
+            dot.is_logistic.eq(self.is_logistic),
+            dot.is_hinge.eq(self.is_hinge),
+            dot.refinement.eq(self.refinement),
             replay.write.eq(delayed(m, seq.issue, 1, "written")),
             replay.write_codes.eq(codes),
         ]
 
         # Once more, so that codes and residuals meet: `start` takes a cycle.
-        residual_latency = tables.LATENCY + form.residual_latency
+        residual_latency = tables.DOT_LATENCY + form.residual_latency
         wait = residual_latency - replay.LATENCY - 1
         batch_start, batch_end, run_end = Signal(), Signal(), Signal()
-        ended = delayed(m, seq.last, wait, "ended")
-        about = Cat(seq.batch_start, seq.batch_end, seq.run_end)
-        about_ended = delayed(m, about, wait, "about")
+
+        def later(early: Value, cycles: int, name: str) -> Value:
+            """What is so many cycles later for the logistic loss."""
+            return Mux(self.is_logistic, delayed(m, early, cycles, name), early)
+
+        ended = later(delayed(m, seq.last, wait, "ended"), LOGISTIC_LATENCY, "ended_late")
+        about = delayed(m, Cat(seq.batch_start, seq.batch_end, seq.run_end), wait, "about")
+        about_ended = later(about, LOGISTIC_LATENCY, "about_late")
         with m.If(ended):
             m.d.sync += Cat(batch_start, batch_end, run_end).eq(about_ended)
         m.d.comb += [
@@ -138,17 +158,20 @@ class Core(wiring.Component):
             tree.residuals.eq(dot.residuals),
         ]
 
-        # Rows of the mini-batch.
+        # Curvatures of the mini-batch: rows that count, or a sum of the logistic loss.
         m.submodules.count = count = AdderTree(form.lanes, 1, is_signed=False)
-        counted = delayed(m, dot.present_valid, count.levels, "counted")
-        rows = Signal(update.rows_bits)
-        counts_first = Signal()  # the tile that is counted starts a mini-batch
-        m.d.comb += count.terms.eq(dot.present)
-        m.d.comb += counts_first.eq(
-            delayed(m, seq.batch_start, residual_latency - 1 + count.levels, "counts_first")
-        )
+        counted = delayed(m, dot.counts_valid, count.levels, "counted") | dot.curvature_valid
+        summed = Signal(form.curvature_bits)
+        curvature = Signal.like(update.curvature, reset_less=True)
+        # Whether the tile that is counted starts a mini-batch.
+        starts = delayed(m, seq.batch_start, residual_latency - 1 + count.levels, "starts")
+        starts = later(starts, LOGISTIC_LATENCY - 2, "starts_late")
+        m.d.comb += count.terms.eq(dot.counts)
         with m.If(counted):
-            m.d.sync += rows.eq(Mux(counts_first, 0, rows) + count.total)
+            more = Mux(self.is_logistic, dot.curvature, count.total)
+            m.d.sync += summed.eq(Mux(starts, 0, summed) + more)
+        shift = CURVATURE_SHIFT + self.refinement
+        m.d.sync += curvature.eq(Mux(self.is_logistic, summed >> shift, summed))
 
         # Gradient: the memory and the tables are asked so that they answer with the tree.
         tree_latency = replay.LATENCY + tree.latency
@@ -189,7 +212,7 @@ class Core(wiring.Component):
             update.centre.eq(tables.centre),
             update.pace.eq(tables.pace),
             update.variance.eq(tables.variance),
-            update.rows.eq(rows),
+            update.curvature.eq(curvature),
             update.step.eq(self.step),
             update.shift.eq(self.shift),
             update.valid.eq(gradient_valid & ends),

@@ -13,10 +13,13 @@ from .formats import (
     MODEL_BITS,
     NO_ROW,
     RESIDUAL_BITS,
+    RISE_BITS,
     TABLE_BITS,
     TARGET_BITS,
     Format,
 )
+from .logistic import Logistic
+from .tables import Tables
 
 __all__ = ["Dot", "Unpacker"]
 
@@ -39,9 +42,12 @@ class Unpacker(wiring.Component):
 
 
 class Dot(wiring.Component):
-    """One margin a lane; half of them take the model from its inverse, to share the wires.
+    """One margin a lane, and what becomes of it at a tile's end.
 
-    Residuals come `form.residual_latency` cycles after the last column.
+    Lanes take the model from several registers (`models`, every other one inverted), to share the
+    wires. Residuals come `form.residual_latency` cycles after the last column, those of the
+    logistic loss `LOGISTIC_LATENCY` later. `counts` says which rows count, `counts_valid` when; the
+    logistic loss has a sum of curvatures instead. Its margins are not rounded.
 
     `codes`, `model` and `centre` belong to the same entry; `first` and `last` mark the entries 0
     and d. Targets must hold from the cycle of `first` until its products are there.
@@ -57,12 +63,17 @@ class Dot(wiring.Component):
                 "last": In(1),
                 "codes": In(form.beat_bits),
                 "model": In(signed(MODEL_BITS)),
-                "model_inverted": In(signed(MODEL_BITS)),
+                "models": In(Tables.COPIES * MODEL_BITS),
                 "centre": In(TABLE_BITS),
                 "targets": In(lanes * TARGET_BITS),
                 "residuals": Out(lanes * RESIDUAL_BITS),
-                "present": Out(lanes),
-                "present_valid": Out(1),
+                "is_logistic": In(1),
+                "is_hinge": In(1),
+                "refinement": In(2),
+                "counts": Out(lanes),
+                "counts_valid": Out(1),
+                "curvature": Out(RISE_BITS + form.lane_bits),
+                "curvature_valid": Out(1),
                 "saturated": Out(1),
             }
         )
@@ -87,45 +98,62 @@ class Dot(wiring.Component):
         with m.If(valid):
             m.d.sync += at_centre.eq(Mux(first, 0, at_centre) + centre_product)
         with m.If(centre_ended):
-            below = (1 << (form.margin_shift - 1)) + 1
+            below = Mux(self.is_logistic, 1, (1 << (form.margin_shift - 1)) + 1)
             m.d.sync += shared.eq((at_centre >> form.centre_fraction) - below)
 
         # Margins, then what is shared is taken off, then shift and saturate.
         valid, first, last = delayed(m, flags, form.product_latency, "flags")
         ended = delayed(m, valid & last, form.residual_latency - 2 - form.product_latency, "ended")
-        ended_whole = delayed(m, ended, 1, "ended_whole")
+        whole_there = delayed(m, ended, 1, "whole_there")
+        ended_whole = delayed(m, ended & ~self.is_logistic, 1, "ended_whole")
 
-        clipped = Signal(lanes)
+        m.submodules.logistic = logistic = Logistic(form)
+        clipped, negatives, presents = Signal(lanes), Signal(lanes), Signal(lanes)
         for row in range(lanes):
             code = self.codes.word_select(row, form.bits)
             target = self.targets.word_select(row, TARGET_BITS).as_signed()
             product = CodeProduct(form, MODEL_BITS)
             m.submodules[f"product_{row}"] = product
             margin = Signal(signed(width), name=f"margin_{row}", reset_less=True)
-            here = Signal(name=f"here_{row}", reset_less=True)
-            model = self.model if row < lanes // 2 else ~self.model_inverted
-            m.d.comb += [product.value.eq(model), product.code.eq(code)]
+            about = Signal(2, name=f"about_{row}", reset_less=True)  # present, negative
+            copy = row * Tables.COPIES // lanes
+            model = self.models.word_select(copy, MODEL_BITS)
+            m.d.comb += [product.value.eq(~model if copy % 2 else model), product.code.eq(code)]
             with m.If(valid):
                 start = ~(target << form.margin_shift)
                 m.d.sync += margin.eq(Mux(first, start, margin) + product.product)
                 with m.If(first):
-                    m.d.sync += here.eq(target != NO_ROW)
+                    m.d.sync += about.eq(Cat(target != NO_ROW, target[-1]))
             whole = Signal(signed(width + 1), name=f"whole_{row}", reset_less=True)
-            whole_here = Signal(name=f"whole_here_{row}", reset_less=True)
+            about_whole = Signal(2, name=f"about_whole_{row}", reset_less=True)
             with m.If(ended):
-                m.d.sync += [whole.eq(margin - shared), whole_here.eq(here)]
+                m.d.sync += [whole.eq(margin - shared), about_whole.eq(about)]
+            present, negative = about_whole
+            counts = Signal(name=f"counts_{row}")
             rounded, outside = saturated(whole >> form.margin_shift, RESIDUAL_BITS)
             residual = Signal(RESIDUAL_BITS, name=f"residual_{row}", reset_less=True)
             with m.If(ended_whole):
-                m.d.sync += residual.eq(Mux(whole_here, rounded, 0))
+                m.d.sync += residual.eq(Mux(counts, rounded, 0))
+            with m.Elif(logistic.valid):
+                m.d.sync += residual.eq(logistic.residuals.word_select(row, RESIDUAL_BITS))
             m.d.comb += [
+                counts.eq(present & (~self.is_hinge | (whole[-1] ^ negative))),
                 self.residuals.word_select(row, RESIDUAL_BITS).eq(residual),
-                self.present[row].eq(whole_here),
-                clipped[row].eq(whole_here & outside),
+                self.counts[row].eq(counts),
+                clipped[row].eq(counts & outside),
+                logistic.margins.word_select(row, width + 1).eq(whole),
+                negatives[row].eq(negative),
+                presents[row].eq(present),
             ]
         any_clipped = delayed(m, clipped, 1, "clipped")
         m.d.comb += [
-            self.present_valid.eq(ended_whole),
+            logistic.start.eq(whole_there & self.is_logistic),
+            logistic.negative.eq(negatives),
+            logistic.present.eq(presents),
+            logistic.refinement.eq(self.refinement),
+            self.counts_valid.eq(ended_whole),
+            self.curvature.eq(logistic.curvature),
+            self.curvature_valid.eq(logistic.curvature_valid),
             self.saturated.eq(delayed(m, ended_whole, 1, "ended_residual") & any_clipped.any()),
         ]
         return m

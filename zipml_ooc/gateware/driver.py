@@ -216,8 +216,9 @@ class Driver:
             (Register.BATCH_TILES, program.batch_tiles),
             (Register.STEP, program.step),
             (Register.SHIFT, program.shift),
-            (Register.LOSS, 0),
+            (Register.LOSS, program.loss),
             (Register.MODE, int(program.delayed)),
+            (Register.EXPONENT, program.exponent),
             (Register.SEED_LOW, state.seed & 0xFFFFFFFF),
             (Register.SEED_HIGH, state.seed >> 32),
         ):

@@ -50,7 +50,7 @@ class Emulator:
     >>> emulator = Emulator(form)
     >>> emulator.load(Program(4, 1, 9000, 3, entries, entries, entries), State(entries, seed=1))
     >>> emulator.run([pack(tile, form)], tiles=1)
-    Counters(cycles=55, beats=12, stalls=0, more={})
+    Counters(cycles=56, beats=12, stalls=0, more={})
     """
 
     def __init__(self, form: Format) -> None:
@@ -127,11 +127,11 @@ class Emulator:
             | run.residual_saturated << Status.RESIDUAL_SATURATED
         )
         shape = form, columns, tiles
-        batch, delayed = program.batch_tiles, program.delayed
+        batch, delayed, loss = program.batch_tiles, program.delayed, program.loss
         return Counters(
-            run_cycles(*shape, batch, delayed=delayed),
+            run_cycles(*shape, batch, delayed=delayed, loss=loss),
             run_beats(*shape),
-            run_stalls(*shape, batch, delayed=delayed),
+            run_stalls(*shape, batch, delayed=delayed, loss=loss),
         )
 
     def state(self, columns: int) -> State:

@@ -33,10 +33,12 @@ IDENTITY = 0x4C4D505A  # "ZPML" in the order of bytes
 MODEL_BITS = RESIDUAL_BITS = TARGET_BITS = TABLE_BITS = STEP_BITS = DRAW_BITS = 16
 LEAST_EXPONENT = 11  # of the logistic loss, up to 4 bits; 3 more are possible
 LOGISTIC_BITS = 14  # of a residual of the logistic loss behind the point
+RISE_BITS = 9  # of a curvature, of which 256 are a quarter
 CURVATURE_SHIFT = 3  # of a sum of its curvatures, for the least exponent
+LOGISTIC_LATENCY = 11  # cycles more than residuals of the other losses take
 BATCH_TILES_LIMIT = 64
 FEWEST_COLUMNS = 4  # shorter tiles would overtake their own targets and sums
-DELAYED_COLUMNS = 32  # an update has to be through before the tile after the next one
+DELAYED_COLUMNS = 40  # an update has to be through before the tile after the next one
 LARGEST_SHIFT = 31
 NO_ROW = -(1 << (TARGET_BITS - 1))  # the target of a slot without a row
 
@@ -179,7 +181,10 @@ class Format:
 
     @property
     def update_wait(self) -> int:
-        """Cycles from a mini-batch's last beat to the first that meets the new model."""
+        """Cycles from a mini-batch's last beat to the first that meets the new model.
+
+        The logistic loss takes `LOGISTIC_LATENCY` more.
+        """
         return 11 + self.residual_latency + self.product_latency + self.lane_bits
 
     @property
@@ -191,6 +196,11 @@ class Format:
     def margin_bits(self) -> int:
         """Bits of a sum of products of model and codes, targets taken off."""
         return max(MODEL_BITS + self.bits, TARGET_BITS + self.margin_shift) + self.entry_bits + 1
+
+    @property
+    def curvature_bits(self) -> int:
+        """Bits of a mini-batch's sum of curvatures."""
+        return (self.lanes * BATCH_TILES_LIMIT).bit_length() + RISE_BITS - 1
 
     @property
     def tile_sum_bits(self) -> int:

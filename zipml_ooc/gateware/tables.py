@@ -16,16 +16,19 @@ __all__ = ["Tables"]
 
 
 class Tables(wiring.Component):
-    """Model, centre, pace, variance; each answers two cycles after its entry is named.
+    """Model, centre, pace, variance.
 
-    `dot_entry` names an entry for the margins, `update_entry` one for an update. The margins may
-    ask for an entry of the model a cycle before its new value is there, which is when `ahead_*`
-    name it: they get the new one. They get it twice, inverted too, each for half of the lanes.
-    While the host has the tables (`host`) it names entries instead and may write them. Entry 0 of
-    the centres is 0.
+    `update_entry` names an entry for an update, which is answered `LATENCY` cycles later, and
+    `dot_entry` one for the margins, answered after `DOT_LATENCY`. The margins may ask for an entry
+    of the model two cycles before its new value is there, a cycle before `ahead_*` name it: they
+    get the new one. They get `COPIES` of it, each for its part of the lanes; every other one is
+    inverted. While the host has the tables (`host`) it names entries instead and may write them.
+    Entry 0 of the centres is 0.
     """
 
     LATENCY = 2
+    DOT_LATENCY = 3
+    COPIES = 4
 
     def __init__(self, form: Format) -> None:
         self.form = form
@@ -33,8 +36,8 @@ class Tables(wiring.Component):
         super().__init__(
             {
                 "dot_entry": In(entry),
+                "dot_models": Out(self.COPIES * MODEL_BITS),
                 "dot_model": Out(signed(MODEL_BITS)),
-                "dot_model_inverted": Out(signed(MODEL_BITS)),
                 "dot_centre": Out(TABLE_BITS),
                 "update_entry": In(entry),
                 "model": Out(signed(MODEL_BITS)),
@@ -86,27 +89,39 @@ class Tables(wiring.Component):
                 model.data.eq(self.new_model),
                 model.en.eq(new_valid),
             ]
-        # In the cycle after an entry is asked for: it is just new, it was new, or it is stored.
+        # Two cycles after an entry is asked for: it is just new, it was new, or it is stored.
         read = memory.read_port()
-        is_new, was_new = Signal(), Signal()
+        is_new, was_new, was_older, is_held = Signal(), Signal(), Signal(), Signal()
+        entry = Signal.like(self.dot_entry)
         last_model = Signal(signed(MODEL_BITS), reset_less=True)
+        held = Signal(signed(MODEL_BITS), reset_less=True)
+        stored = Signal(signed(MODEL_BITS), reset_less=True)
         found = Signal(signed(MODEL_BITS))
         m.d.comb += [
             read.addr.eq(self.dot_entry),
-            found.eq(Mux(is_new, self.new_model, Mux(was_new, last_model, read.data))),
+            found.eq(Mux(is_new, self.new_model, Mux(is_held, held, stored))),
         ]
         m.d.sync += [
-            is_new.eq(self.ahead_valid & (self.ahead_entry == self.dot_entry)),
-            was_new.eq(new_valid & (new_entry == self.dot_entry)),
+            entry.eq(self.dot_entry),
+            was_new.eq(self.ahead_valid & (self.ahead_entry == self.dot_entry)),
+            was_older.eq(new_valid & (new_entry == self.dot_entry)),
+            is_new.eq(self.ahead_valid & (self.ahead_entry == entry)),
             last_model.eq(self.new_model),
-            self.dot_model.eq(found),
-            self.dot_model_inverted.eq(~found),
+            held.eq(Mux(was_new, self.new_model, last_model)),
+            is_held.eq(was_new | was_older),
+            stored.eq(read.data),
         ]
+        for i in range(self.COPIES):
+            # Registers of the same value become one, unless they begin differently.
+            copy = Signal(signed(MODEL_BITS), init=-(i >> 1), reset_less=True, name=f"copy_{i}")
+            m.d.sync += copy.eq(~found if i % 2 else found)
+            m.d.comb += self.dot_models.word_select(i, MODEL_BITS).eq(copy)
+        m.d.comb += self.dot_model.eq(self.dot_models[:MODEL_BITS])
 
         memory, centre = table(Table.CENTRE, TABLE_BITS, self.centre)
         read = memory.read_port()
         m.d.comb += read.addr.eq(self.dot_entry)
-        m.d.sync += self.dot_centre.eq(read.data)
+        m.d.sync += self.dot_centre.eq(delayed(m, read.data, 1, "dot_centre"))
         with m.If(self.host_entry == 0):
             m.d.comb += centre.en.eq(0)
         table(Table.PACE, TABLE_BITS, self.pace)

@@ -11,7 +11,7 @@ from amaranth.utils import exact_log2
 
 from .arithmetic import WideProduct, delayed, saturated
 from .formats import (
-    BATCH_TILES_LIMIT,
+    CURVATURE_SHIFT,
     DRAW_BITS,
     MODEL_BITS,
     STEP_BITS,
@@ -30,25 +30,24 @@ class Update(wiring.Component):
 
     `begins` comes `AHEAD` cycles before the first, and `ahead_valid` a cycle before each.
 
-    The entry's `variance`, `pace`, `centre`, `model` and the number of `rows` come a cycle ahead of
-    its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0, which
-    is the sum of the residuals times the intercept's code. `random` advances in the cycle of
+    The entry's `variance`, `pace`, `centre`, `model` and the sum of curvatures come a cycle ahead
+    of its `gradient`; `step` and `shift` hold still. `first` comes with the gradient of entry 0,
+    which is the sum of the residuals times the intercept's code. `random` advances in the cycle of
     `advance`; its draw is there in the next one.
     """
 
     LATENCY = 9
-    AHEAD = 2
+    AHEAD = 3
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self.rows_bits = (form.lanes * BATCH_TILES_LIMIT).bit_length()
         super().__init__(
             {
                 "model": In(signed(MODEL_BITS)),
                 "centre": In(TABLE_BITS),
                 "pace": In(TABLE_BITS),
                 "variance": In(TABLE_BITS),
-                "rows": In(self.rows_bits),
+                "curvature": In(form.curvature_bits - CURVATURE_SHIFT),
                 "step": In(STEP_BITS),
                 "shift": In(5),
                 "valid": In(1),
@@ -69,11 +68,11 @@ class Update(wiring.Component):
         sum_bits = form.gradient_bits - form.bits
 
         # One cycle ahead of the gradient.
-        noise = Signal(TABLE_BITS + self.rows_bits, reset_less=True)
+        noise = Signal(TABLE_BITS + len(self.curvature), reset_less=True)
         paced = Signal(TABLE_BITS + STEP_BITS, reset_less=True)
         centre = delayed(m, self.centre, 1, "centre")
         model = delayed(m, self.model, 1, "model")
-        m.d.sync += [noise.eq(self.variance * self.rows), paced.eq(self.pace * self.step)]
+        m.d.sync += [noise.eq(self.variance * self.curvature), paced.eq(self.pace * self.step)]
 
         # Cycles 0 and 1: products with the sum of residuals and with the model.
         total = Signal(signed(sum_bits), reset_less=True)
