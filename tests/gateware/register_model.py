@@ -8,7 +8,16 @@ import numpy as np
 
 from zipml_ooc.gateware.driver import DeviceError
 from zipml_ooc.gateware.emulator import Emulator
-from zipml_ooc.gateware.formats import IDENTITY, VERSION, Error, Format, Register, Status, Table
+from zipml_ooc.gateware.formats import (
+    IDENTITY,
+    VERSION,
+    Error,
+    Format,
+    Loss,
+    Register,
+    Status,
+    Table,
+)
 from zipml_ooc.gateware.reference import Program, State
 
 
@@ -91,6 +100,8 @@ class RegisterModel:
             self._table(Table.PACE),
             self._table(Table.VARIANCE),
             bool(words[Register.MODE]),
+            Loss(words[Register.LOSS]),
+            words[Register.EXPONENT],
         )
         model = self._table(Table.MODEL).astype(np.uint16).astype(np.int16).astype(np.int64)
         seed = words[Register.SEED_HIGH] << 32 | words[Register.SEED_LOW]

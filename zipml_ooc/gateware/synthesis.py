@@ -64,11 +64,12 @@ def verilog(form: Format, folder: Path) -> Path:
     are those of `Accelerator`.
     """
     (folder / "accelerator.il").write_text(netlist(form))
-    # As amaranth.back.verilog does, which looks for Yosys on the path only.
+    # Unlike amaranth.back.verilog, which looks for Yosys on the path only, and leaves processes:
+    # simulators that wait for a change evaluate those late, and begin with unknown values.
     marks = "-remove generator -remove top -remove amaranth.hierarchy -remove amaranth.decoding"
     script = (
-        "read_rtlil accelerator.il; proc -nomux -norom; memory_collect; "
-        f"attrmap {marks}; attrmap -modattr {marks}; write_verilog -norename accelerator.v"
+        "read_rtlil accelerator.il; proc -norom; memory_collect; "
+        f"attrmap {marks}; attrmap -modattr {marks}; write_verilog accelerator.v"
     )
     run_tool([*tool(*YOSYS), "-q", "-p", script], folder, "writing Verilog")
     (folder / "accelerator.il").unlink()
