@@ -1,18 +1,25 @@
-"""The commands about what computes: executors."""
+"""The commands about what computes: executors, executors check."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from . import options as opt
-from .render import print_facts, print_json
+from .executor_options import ExecutorOptions, pairs
+from .render import one_line, print_facts, print_json
 
 if TYPE_CHECKING:
     from zipml_ooc.executors import Capabilities, ExecutorInfo
+    from zipml_ooc.testing.executor_suite import Result
+
+app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-def executors(json: opt.Json = False) -> None:
+@app.callback(invoke_without_command=True)
+def executors(context: typer.Context, json: opt.Json = False) -> None:
     """Show what computes the steps of a training run, and what it can do.
 
     The environment variable ZIPML_SIMD forces an instruction set of the native
@@ -22,7 +29,10 @@ def executors(json: opt.Json = False) -> None:
     Examples:
       zipml executors
       zipml executors --json
+      zipml executors check fpga-rtl
     """
+    if context.invoked_subcommand is not None:
+        return
     from zipml_ooc.executors import executors as find
 
     found = find()
@@ -97,3 +107,40 @@ def _able(able: Capabilities) -> list[tuple[str, str]]:
         shown = "" if option.default is None else f" (default {option.default})"
         facts.append(("option", f"{option.name}={kind}: {option.meaning}{shown}"))
     return facts
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The executor.")],
+    executor_option: ExecutorOptions = None,
+    json: opt.Json = False,
+) -> None:
+    """Check whether an executor keeps what it promises: a line for each check.
+
+    It is run on small tables and compared with itself and with the native core.
+    The exit code is 1 if a check fails.
+
+    \b
+    Examples:
+      zipml executors check reference
+      zipml executors check fpga-rtl --executor-option delayed=no --json
+    """
+    from zipml_ooc.executors import get_executor
+    from zipml_ooc.executors.admission import parse_settings
+    from zipml_ooc.testing.executor_suite import run_suite
+
+    executor, options = get_executor(name), pairs(executor_option)
+    parse_settings(executor, options)
+    results = run_suite(executor, options, progress=None if json else _show)
+    failed = [result for result in results if not result.passed]
+    if json:
+        print_json({"executor": name, "checks": [asdict(result) for result in results]})
+    elif failed:
+        print(f"{len(failed)} of {len(results)} checks failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show(result: Result) -> None:
+    word = "ok" if result.passed else "FAILED"
+    print(f"{word:<6}  {result.check:<22}  {one_line(result.detail)}", flush=True)

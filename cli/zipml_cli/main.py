@@ -49,9 +49,9 @@ for _command in (
     models.predict,
     datasets.synth,
     datasets.demo,
-    machine.executors,
 ):
     app.command()(_command)
+app.add_typer(machine.app, name="executors")
 app.add_typer(fpga.app, name="fpga")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import options as opt
 from . import train_options as fit
+from .executor_options import ExecutorOptions, pairs
 from .render import (
     epoch_progress,
     executed,
@@ -60,7 +61,7 @@ def train(
     replicas: fit.Replicas = None,
     seed: opt.Seed = 0,
     executor: fit.ExecutorName = "native",
-    executor_option: fit.ExecutorOptions = None,
+    executor_option: ExecutorOptions = None,
     fallback: fit.FallbackName = None,
     threads: opt.Threads = None,
     workers: fit.Workers = None,
@@ -141,7 +142,7 @@ def train(
         replicas=replicas,
         seed=seed,
         executor=executor,
-        executor_options=fit.pairs(executor_option),
+        executor_options=pairs(executor_option),
         fallback=None if fallback is None else fallback.value,
     )
     if out is not None:

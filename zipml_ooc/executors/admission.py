@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..training.options import TrainOptions
     from ..training.problem import Problem
 
-__all__ = ["parse_settings", "require", "resolved_arithmetic"]
+__all__ = ["lacking", "parse_settings", "require", "resolved_arithmetic"]
 
 _TRUE, _FALSE = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
@@ -84,7 +84,7 @@ def require(
         One line: what does not go, and what to change.
     """
     able = executor.capabilities()
-    for what, remedy in _lacking(able, spec, problem, options):
+    for what, remedy in lacking(able, spec, problem, options):
         raise UsageError(f"executor {executor.name} does not take {what}: {remedy}")
     executor.check(problem, options, settings)
 
@@ -93,7 +93,7 @@ def _among(choices: Sequence[object]) -> str:
     return " or ".join(map(str, choices))
 
 
-def _lacking(
+def lacking(
     able: Capabilities, spec: DatasetSpec, problem: Problem, options: TrainOptions
 ) -> list[tuple[str, str]]:
     """All that an executor cannot do of a problem, each with what to change."""

@@ -1,0 +1,1 @@
+"""What other packages test their extensions of zipml-ooc with."""
