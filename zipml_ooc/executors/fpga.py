@@ -110,14 +110,19 @@ def chosen_exponent(problem: Problem, model: F64, intercept: float, targets: F64
         reach = 1.0
     # The model holds numbers below 2^(15 - exponent); residuals and targets reach further.
     fitting = 15 - _bits_above(_HEADROOM * held)
-    least, most = _EXPONENTS.start, _EXPONENTS.stop - 1
-    if problem.loss == "logistic":  # whose residuals have a unit of their own
-        least = LEAST_EXPONENT + max(0, problem.stored_bits - 4)
-        most = least + 3
-    elif reach > 0:
+    if problem.loss != "logistic" and reach > 0:  # its residuals have a unit of their own
         widest = 15 + margin_shift(problem.stored_bits)
         fitting = min(fitting, widest - _bits_above(_HEADROOM * reach))
-    return min(max(fitting, least), most)
+    allowed = _exponents(problem)
+    return min(max(fitting, allowed.start), allowed.stop - 1)
+
+
+def _exponents(problem: Problem) -> range:
+    """Those that a problem may have."""
+    if problem.loss != "logistic":
+        return _EXPONENTS
+    least = LEAST_EXPONENT + max(0, problem.stored_bits - 4)
+    return range(least, least + 4)
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class FpgaExecutor:
     find_devices: Callable[[Settings], Sequence[str] | None] = lambda settings: None
     options: tuple[Option, ...] = ()
     resource: str | None = "FPGA"
-    losses: tuple[str, ...] = ("squared", "ls-svm")
+    losses: tuple[str, ...] = ("squared", "ls-svm", "logistic", "squared-hinge")
 
     def capabilities(self) -> Capabilities:
         """Those of the gateware: docs/accelerator.md."""
@@ -180,11 +185,25 @@ class FpgaExecutor:
                 f"the dataset has {problem.columns}: leave out --executor-option delayed"
             )
         scaling = Scaling(problem, -1 if exponent is None else exponent)
+        step, rows = options.step_size, options.batch_tiles * _LANES
+        most = self.largest_step(problem, rows, settings)
+        if step is not None and step > most:
+            raise UsageError(
+                f"executor {self.name} holds steps up to {most:.3g} for this dataset, and the step "
+                f"size is {step:g}: use a smaller one, larger --batch-rows, or more bits"
+            )
         if not options.fit_intercept and not scaling.holds_zero:
             raise UsageError(
                 f"executor {self.name} takes columns around zero where there is no intercept: "
                 "compress with --standardize, or leave out --no-intercept"
             )
+
+    def largest_step(self, problem: Problem, batch_rows: int, settings: Settings) -> float:
+        """What the registers of the step hold."""
+        exponent = settings["exponent"]
+        if exponent is None:
+            exponent = _exponents(problem).stop - 1
+        return Scaling(problem, exponent).largest_step(batch_rows)
 
     def devices(self, settings: Settings) -> Sequence[str] | None:
         """See `find_devices`."""

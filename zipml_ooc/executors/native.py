@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -144,6 +145,10 @@ class Native:
 
     def check(self, problem: Problem, options: TrainOptions, settings: Settings) -> None:
         """There is nothing more to refuse."""
+
+    def largest_step(self, problem: Problem, batch_rows: int, settings: Settings) -> float:
+        """There is no limit."""
+        return math.inf
 
     def devices(self, settings: Settings) -> None:
         """As many as there are threads."""

@@ -317,6 +317,12 @@ class Executor(Protocol):
             One line: what does not go, and what to change.
         """
 
+    def largest_step(self, problem: Problem, batch_rows: int, settings: Settings) -> float:
+        """The largest step size that it takes, in units of the problem; infinite without a limit.
+
+        Steps that are chosen from the data are held to it.
+        """
+
     def devices(self, settings: Settings) -> Sequence[str] | None:
         """Names of the devices that a process may open, or None: as many as there are threads."""
 

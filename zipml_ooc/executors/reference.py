@@ -6,6 +6,7 @@ of each window, as all are.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -191,6 +192,10 @@ class Reference:
 
     def check(self, problem: Problem, options: TrainOptions, settings: Settings) -> None:
         """There is nothing more to refuse."""
+
+    def largest_step(self, problem: Problem, batch_rows: int, settings: Settings) -> float:
+        """There is no limit."""
+        return math.inf
 
     def devices(self, settings: Settings) -> None:
         """As many as there are threads."""

@@ -27,7 +27,7 @@ OURS = {
 }
 """Our own, as pyproject.toml registers them; they are there without being registered, too."""
 
-_METHODS = ("capabilities", "unavailable", "check", "devices", "open")
+_METHODS = ("capabilities", "unavailable", "check", "largest_step", "devices", "open")
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,21 @@ class Scaling:
         fixed = np.clip(np.rint(mean * (1 << self._fraction)), 0, _TOP)
         return np.concatenate([[0], fixed.astype(np.int64)])
 
+    def _wanted(self, step_size: float, rows: int, most: float) -> float:
+        """What the step register has to hold, before its shift, for the largest squared slope."""
+        # A change is pace * step * 2**-(16 + shift) times the gradient, in 2**-16 of a unit.
+        logistic = self.loss == Loss.LOGISTIC
+        residual_exponent = LOGISTIC_BITS if logistic else self._target_exponent
+        wanted = step_size / rows * most
+        wanted *= 2.0 ** (TABLE_BITS + self.exponent - residual_exponent + STEP_BITS) / _TOP
+        # The derivatives of the squared hinge are twice what is computed.
+        return wanted * 2.0 if self.loss == Loss.SQUARED_HINGE else wanted
+
+    def largest_step(self, rows: int) -> float:
+        """The largest step size that the registers hold, for mini-batches of so many rows."""
+        one = self._wanted(1.0, rows, float((self._slope**2).max()))
+        return (1 << STEP_BITS) / one * (1.0 - 2.0**-STEP_BITS)
+
     def program(
         self,
         step_size: float,
@@ -177,20 +192,13 @@ class Scaling:
         if not fit_intercept:
             square[0] = 0.0
         most = float(square.max())
-        # A change is pace * step * 2**-(16 + shift) times the gradient, in 2**-16 of a unit.
         logistic = self.loss == Loss.LOGISTIC
-        residual_exponent = LOGISTIC_BITS if logistic else self._target_exponent
-        wanted = step_size / (batch_tiles * lanes) * most
-        wanted *= 2.0 ** (TABLE_BITS + self.exponent - residual_exponent + STEP_BITS) / _TOP
-        if self.loss == Loss.SQUARED_HINGE:  # whose derivatives are twice what is computed
-            wanted *= 2.0
+        wanted = self._wanted(step_size, batch_tiles * lanes, most)
         if not 0 < wanted < 1 << STEP_BITS:
-            most = (1 << STEP_BITS) * step_size / wanted if wanted > 0 else math.inf
             raise UsageError(
                 f"accelerator: a step size of {step_size:.3g} is outside of what its registers "
-                "hold; choose "
-                + (f"one up to {most:.3g}" if math.isfinite(most) else "another one")
-                + ", or use more rows in a mini-batch, or more bits"
+                f"hold; choose one up to {self.largest_step(batch_tiles * lanes):.3g}, or use more "
+                "rows in a mini-batch, or more bits"
             )
         shift = min(max(STEP_BITS - 1 - math.floor(math.log2(wanted)), 0), LARGEST_SHIFT)
         step = min(round(wanted * 2.0**shift), (1 << STEP_BITS) - 1)

@@ -109,9 +109,9 @@ def _classes(loss: str) -> int:
     return 3 if LOSSES[loss].coupled else 2
 
 
-def base_case(able: Capabilities) -> Case:
-    """What an executor takes at least: its first loss."""
-    loss = able.losses[0]
+def base_case(able: Capabilities, loss: str | None = None) -> Case:
+    """What an executor takes at least: one of its losses, by default the first."""
+    loss = loss or able.losses[0]
     return Case("the base", {"classes": _classes(loss)}, {"loss": loss})
 
 

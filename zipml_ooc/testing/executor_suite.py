@@ -103,6 +103,9 @@ def describes_itself(bench: Bench) -> str:
             given is None or type(given) is option.kind,
             f"option {option.name} is {option.kind.__name__} and {given!r} by default",
         )
+    problem, rows = bench.work().window.problem, 64
+    step = executor.largest_step(problem, rows, bench.settings)
+    _require(step > 0, f"its largest step is {step}")
     reason = executor.unavailable()
     _require(reason is None, f"it cannot be used here: {reason}")
     devices = executor.devices(bench.settings)
@@ -283,22 +286,25 @@ def closes(bench: Bench) -> str:
 
 
 def converges(bench: Bench) -> str:
-    """Training ends within 1 % of the loss that the native core reaches."""
+    """Training ends within 1 % of the loss that the native core reaches, for each of its losses."""
     told = []
     for bits in (4, 8):
-        stored = base_case(bench.able).stored | {"bits": bits}
         if bench.able.samples[0] != 1 or bits not in bench.able.stored_bits:
             continue
-        dataset = bench.dataset(rows=2000, **stored)
-        options = TrainOptions(loss=bench.able.losses[0], epochs=20)
-        native = bench.native(dataset, options).loss
-        found = bench.train(dataset, options).loss
-        _require(
-            found <= native * (1 + _TOLERANCE),
-            f"at {bits} bits a loss of {found:.6g} where the native core has {native:.6g}",
-        )
-        told.append(f"{bits} bits: {found / native:.4f}")
-    return "loss over that of native at " + ", ".join(told) if told else "no bits to compare"
+        ratios = []
+        for loss in bench.able.losses:
+            stored = base_case(bench.able, loss).stored | {"bits": bits}
+            dataset = bench.dataset(rows=2000, **stored)
+            options = TrainOptions(loss=loss, epochs=20)
+            native, found = bench.native(dataset, options).loss, bench.train(dataset, options).loss
+            _require(
+                found <= native * (1 + _TOLERANCE),
+                f"the {loss} loss at {bits} bits ends at {found:.6g} where the native core has "
+                f"{native:.6g}",
+            )
+            ratios.append(found / native)
+        told.append(f"{max(ratios):.4f} at {bits} bits")
+    return "loss over that of native: " + ", ".join(told) if told else "no bits to compare"
 
 
 CHECKS: dict[str, Callable[[Bench], str]] = {

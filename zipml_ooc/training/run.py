@@ -175,6 +175,8 @@ class Run:
             if step is None:
                 step = step_size(spectrum, self._problem, self._job.batch_rows)
                 step *= _SVRG_STEP if options.solver == "svrg" else step_part(self._problem)
+                if self._steps_on is not None:
+                    step = self._steps_on.held(step, self._problem, self._job.batch_rows)
             if kept is None:
                 kept = shrinkage(spectrum, self._problem)
             elif self._problem.corrected:  # nobody has seen to it that there is a minimum

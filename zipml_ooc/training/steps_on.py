@@ -78,6 +78,11 @@ class StepsOn:
         count = None if names is None else len(names)
         return cls(chosen, arithmetic, able.averaging, count, notice)
 
+    def held(self, step: float, problem: Problem, batch_rows: int) -> float:
+        """A step that was chosen from the data, or the largest that the executor can take."""
+        executor = get_executor(self.chosen.name)
+        return min(step, executor.largest_step(problem, batch_rows, dict(self.chosen.settings)))
+
     def needs(self, threads: int | None) -> Needs:
         """What it needs of workers; a local one runs as many tasks as it has devices."""
         count = threads or 1
