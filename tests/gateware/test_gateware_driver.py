@@ -111,6 +111,32 @@ def test_loading_writes_tables_settings_and_seed() -> None:
     assert (written[Register.SEED_LOW], written[Register.SEED_HIGH]) == (5, 1 << 8)
 
 
+def test_tables_that_an_accelerator_holds_are_not_written_again() -> None:
+    bus = Canned({Register.STATUS: 1 << Status.DONE})
+    driver, (program, state) = Driver(bus), some_program()
+    driver.load(program, state)
+    bus.words |= {(Table.MODEL << 16) + 4 * j: j for j in range(6)}
+    driver.run([PACKET], 1)
+    found = driver.state(5)
+
+    def tables_of(*loaded: object) -> list[int]:
+        bus.written.clear()
+        driver.load(*loaded)
+        return [address for address, _ in bus.written if address >= Table.MODEL << 16]
+
+    assert tables_of(replace(program, step=9), found) == []
+    assert bus.written  # the settings
+    paces = program.pace.copy()
+    paces[3] += 1
+    assert tables_of(replace(program, pace=paces), found) == [(Table.PACE << 16) + 12]
+    assert tables_of(program, State(found.model + 1, 1))[:6] == [
+        (Table.MODEL << 16) + 4 * j for j in range(6)
+    ]
+    driver.run([PACKET], 1)  # which changes the model, unseen
+    assert len(tables_of(program, State(found.model + 1, 1))) == 6
+    assert len(tables_of(*some_program(7))) == 4 * 8
+
+
 @pytest.mark.parametrize(
     ("columns", "bits", "message"),
     [(105, 4, "holds 104 columns, the data have 105"), (5, 8, "built for 4 stored bits")],

@@ -249,6 +249,7 @@ class _Session:
                 self._device = None
             self._device = self._executor.make(wanted, self._name, self._settings)
             self._wanted = wanted
+            self._device.reset()  # whatever somebody else has left there
 
     def read(self) -> Trained:
         self._open()

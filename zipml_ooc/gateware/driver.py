@@ -197,20 +197,26 @@ class Driver:
         built = bus.read(Register.FORMAT)
         depth = bus.read(Register.COLUMNS_LIMIT) + 24
         self.form = Format(built & 0xFF, built >> 8 & 0xFF, depth)
+        self._held: dict[Table, npt.NDArray[np.int64]] = {}
 
     def load(self, program: Program, state: State) -> None:
-        """Write settings, tables, model and generator."""
+        """Write settings, tables, model and generator; entries that are there already stay."""
         bus, columns = self._bus, len(state.model) - 1
         check_load(self.form, program, state)
         self._check_idle()
+        held, self._held = self._held, {}  # nothing is known of what is written by half
         for table, values in (
             (Table.MODEL, state.model),
             (Table.CENTRE, program.centre),
             (Table.PACE, program.pace),
             (Table.VARIANCE, program.variance),
         ):
-            for entry, value in enumerate(values.tolist()):
-                bus.write((table << 16) + 4 * entry, value & 0xFFFF)
+            entries: npt.NDArray[np.intp] = np.arange(columns + 1)
+            if table in held and len(held[table]) == len(values):
+                entries = np.flatnonzero(held[table] != values)
+            for entry in entries.tolist():
+                bus.write((table << 16) + 4 * entry, int(values[entry]) & 0xFFFF)
+            held[table] = np.array(values)
         for register, value in (
             (Register.COLUMNS, columns),
             (Register.BATCH_TILES, program.batch_tiles),
@@ -223,6 +229,7 @@ class Driver:
             (Register.SEED_HIGH, state.seed >> 32),
         ):
             bus.write(register, value)
+        self._held = held
 
     def run(self, packets: Iterable[U8], tiles: int, *, patience: int = 100_000) -> Counters:
         """Stream the packets of a run and wait for its end.
@@ -239,6 +246,7 @@ class Driver:
         if not 1 <= tiles < 1 << 32:
             raise DeviceError(f"a run of {tiles} tiles: its register holds 1 to {(1 << 32) - 1}")
         self._check_idle()
+        self._held.pop(Table.MODEL, None)
         bus.write(Register.TILES, tiles)
         bus.write(Register.CONTROL, 1)
         check_status(self._status())
@@ -269,8 +277,10 @@ class Driver:
         status = self._status()
         _refuse_busy(status)
         words = [self._bus.read((Table.MODEL << 16) + 4 * j) for j in range(columns + 1)]
+        model = np.array(words, np.uint16).astype(np.int16).astype(np.int64)
+        self._held[Table.MODEL] = model.copy()
         return State(
-            np.array(words, np.uint16).astype(np.int16).astype(np.int64),
+            model,
             self._wide(Register.SEED_LOW),
             bool(status >> Status.MODEL_SATURATED & 1),
             bool(status >> Status.RESIDUAL_SATURATED & 1),
