@@ -71,8 +71,23 @@ def counted(counters: Counters) -> str:
         took = counters.beats / counters.cycles
         parts.append(f"{counters.cycles:,} cycles, {took:.1%} of them with a beat")
     parts.append(f"{size(counters.bytes)} in {counters.seconds:.3g} s")
-    parts += [f"{name} {number(value)}" for name, value in counters.more.items()]
+    parts += [
+        f"{name} {number(value)}"
+        for name, value in counters.more.items()
+        if not name.startswith("modelled_")
+    ]
     return ", ".join(parts)
+
+
+def modelled(more: Mapping[str, float]) -> str:
+    """Say how long a device would have been busy, what with, and how long at 32 bits a value."""
+    parts = {name: more[f"modelled_{name}_seconds"] for name in ("memory", "link", "clock")}
+    bound = max(parts, key=lambda name: parts[name])
+    seconds, full = more["modelled_seconds"], more["modelled_float32_seconds"]
+    return (
+        f"modelled {seconds:.3g} s, bound by the {bound}; "
+        f"the same rows at 32 bits {full:.3g} s, {full / seconds:.3g} times as long"
+    )
 
 
 def executed(record: Mapping[str, Any], result: TrainResult) -> list[tuple[str, str]]:
@@ -82,6 +97,8 @@ def executed(record: Mapping[str, Any], result: TrainResult) -> list[tuple[str, 
     facts = [("executor", record["executor"]["name"])]
     if result.counters is not None:
         facts.append(("", counted(result.counters)))
+        if "modelled_seconds" in result.counters.more:
+            facts.append(("", modelled(result.counters.more)))
     if result.lost is not None:
         lost = result.lost
         facts.append(("", f"lost in window {lost.window} of epoch {lost.epoch + 1}; then native"))

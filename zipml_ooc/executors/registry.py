@@ -23,6 +23,7 @@ NATIVE = "native"
 OURS = {
     NATIVE: "zipml_ooc.executors.native:executor",
     "reference": "zipml_ooc.executors.reference:executor",
+    "fpga-emulator": "zipml_ooc.executors.fpga_emulator:executor",
     "fpga-rtl": "zipml_ooc.executors.fpga_rtl:executor",
 }
 """Our own, as pyproject.toml registers them; they are there without being registered, too."""

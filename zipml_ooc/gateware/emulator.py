@@ -24,6 +24,7 @@ from .formats import (
     Loss,
     Status,
 )
+from .profiles import Profile, modelled, modelled_float32, stream_bytes
 from .reference import Program, State
 from .timing import run_beats, run_cycles, run_stalls
 
@@ -38,6 +39,10 @@ class Emulator:
     Parameters
     ----------
     form : Format
+    profile : Profile, optional
+        A board: counters then have in `more` what a run would take there, in all
+        (``modelled_seconds``) and by clock, memory and link, and what the same rows at 32 bits a
+        value would take (``modelled_float32_seconds``).
 
     Examples
     --------
@@ -53,8 +58,9 @@ class Emulator:
     Counters(cycles=56, beats=12, stalls=0, more={})
     """
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, form: Format, profile: Profile | None = None) -> None:
         self.form = form
+        self.profile = profile
         self._model = np.zeros(form.columns_limit + 1, np.int16)
         self._program: Program | None = None
         self._tables: list[npt.NDArray[np.uint16]] = []
@@ -128,11 +134,24 @@ class Emulator:
         )
         shape = form, columns, tiles
         batch, delayed, loss = program.batch_tiles, program.delayed, program.loss
-        return Counters(
-            run_cycles(*shape, batch, delayed=delayed, loss=loss),
-            run_beats(*shape),
-            run_stalls(*shape, batch, delayed=delayed, loss=loss),
-        )
+        cycles = run_cycles(*shape, batch, delayed=delayed, loss=loss)
+        stalls = run_stalls(*shape, batch, delayed=delayed, loss=loss)
+        return Counters(cycles, run_beats(*shape), stalls, self._modelled(cycles, tiles))
+
+    def _modelled(self, cycles: int, tiles: int) -> dict[str, float]:
+        """What a run takes on the profile's board, in all and by clock, memory and link."""
+        if self.profile is None:
+            return {}
+        size = stream_bytes(self.form, self._columns, tiles)
+        own = modelled(self.profile, cycles, size)
+        full = modelled_float32(self.profile, self._columns, tiles * self.form.lanes)
+        return {
+            "modelled_seconds": own.seconds,
+            "modelled_clock_seconds": own.clock_seconds,
+            "modelled_memory_seconds": own.memory_seconds,
+            "modelled_link_seconds": own.link_seconds,
+            "modelled_float32_seconds": full.seconds,
+        }
 
     def state(self, columns: int) -> State:
         """Give model, generator, and what was clipped in the last run."""
