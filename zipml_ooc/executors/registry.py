@@ -25,6 +25,7 @@ OURS = {
     "reference": "zipml_ooc.executors.reference:executor",
     "fpga-emulator": "zipml_ooc.executors.fpga_emulator:executor",
     "fpga-rtl": "zipml_ooc.executors.fpga_rtl:executor",
+    "fpga-device": "zipml_ooc.executors.fpga_device:executor",
 }
 """Our own, as pyproject.toml registers them; they are there without being registered, too."""
 
