@@ -16,6 +16,7 @@ _WHERE = {
     "CompressOptions": "compression",
     "DataError": "errors",
     "Dataset": "dataset",
+    "ExecutorError": "errors",
     "LinearModel": "model",
     "SourceOptions": "sources",
     "TrainOptions": "training",
@@ -39,6 +40,7 @@ __all__ = [
     "CompressOptions",
     "DataError",
     "Dataset",
+    "ExecutorError",
     "LinearModel",
     "SourceOptions",
     "TrainOptions",
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from .compression import CompressOptions, compress
     from .dataset import Dataset, open_dataset
     from .description import describe
-    from .errors import DataError, UsageError, ZipmlError
+    from .errors import DataError, ExecutorError, UsageError, ZipmlError
     from .model import LinearModel, load_model
     from .repairing import repair
     from .scoring import evaluate, predict

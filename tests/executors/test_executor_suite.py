@@ -63,8 +63,8 @@ class Broken(Reference):
         few = {"losses": ("squared", "logistic"), "layouts": ("packed",), "penalties": ()}
         return replace(super().capabilities(), **few | self.changes)
 
-    def open(self, device: str | None, settings: Settings) -> Proxy:
-        return self.session(super().open(device, settings))
+    def open(self, device: str | None, problem: Any, settings: Settings) -> Proxy:
+        return self.session(super().open(device, problem, settings))
 
 
 class Remembers(Proxy):

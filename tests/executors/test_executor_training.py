@@ -127,6 +127,21 @@ def test_a_lost_device_is_an_error_that_says_where_and_what_to_do(data: Dataset)
 
 
 @pytest.mark.usefixtures("small_windows")
+def test_a_device_that_somebody_else_has_is_passed_over(data: Dataset) -> None:
+    from zipml_ooc.gateware.formats import Format
+
+    taken = cases.Fragile(Format(4), "a", -1)
+    try:
+        options = TrainOptions(**FRAGILE, executor_options={"device": "a+b"})
+        assert train(data, options, threads=1).counters.runs > 0
+        alone = TrainOptions(**FRAGILE, executor_options={"device": "a"})
+        with pytest.raises(ExecutorError, match=r"lost in window .* a is taken"):
+            train(data, alone)
+    finally:
+        taken.close()
+
+
+@pytest.mark.usefixtures("small_windows")
 def test_with_a_fallback_the_run_goes_on_from_that_window(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,13 +209,15 @@ class FpgaExecutor:
         """See `find_devices`."""
         return self.find_devices(settings)
 
-    def open(self, device: str | None, settings: Settings) -> Session:
-        """Begin without a device: the first window says what it has to hold."""
-        return _Session(self, device, settings)
+    def open(self, device: str | None, problem: Problem, settings: Settings) -> Session:
+        """Make a device that holds the problem."""
+        session = _Session(self, device, settings)
+        session.prepare(problem)
+        return session
 
 
 class _Session:
-    """Runs windows on one device, which it makes when it knows what it must hold."""
+    """Runs windows on one device, and makes another one if it has to hold something else."""
 
     def __init__(self, executor: FpgaExecutor, name: str | None, settings: Settings) -> None:
         self._executor, self._name, self._settings = executor, name, settings
@@ -241,8 +243,12 @@ class _Session:
 
     def load(self, window: Window) -> None:
         self._open()
+        self.prepare(window.problem)
         self._window, self._trained = window, None
-        wanted = format_for(window.problem)
+
+    def prepare(self, problem: Problem) -> None:
+        """Have a device that holds a problem."""
+        wanted = format_for(problem)
         if self._device is None or wanted != self._wanted:
             if self._device is not None:
                 self._device.close()

@@ -326,8 +326,11 @@ class Executor(Protocol):
     def devices(self, settings: Settings) -> Sequence[str] | None:
         """Names of the devices that a process may open, or None: as many as there are threads."""
 
-    def open(self, device: str | None, settings: Settings) -> Session:
-        """Open a session, on one of `devices` where there are any.
+    def open(self, device: str | None, problem: Problem, settings: Settings) -> Session:
+        """Open a session, on one of `devices` where there are any, for windows of a problem.
+
+        Later windows may be of another precision of the same dataset. A device that another process
+        has is an error, and the next one is tried.
 
         Raises
         ------

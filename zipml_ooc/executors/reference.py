@@ -200,7 +200,7 @@ class Reference:
     def devices(self, settings: Settings) -> None:
         """As many as there are threads."""
 
-    def open(self, device: str | None, settings: Settings) -> Session:
+    def open(self, device: str | None, problem: Problem, settings: Settings) -> Session:
         """Begin with counters at zero."""
         return _Session()
 

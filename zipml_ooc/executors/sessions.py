@@ -12,11 +12,14 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutorError
 from .protocol import Executor, Session, Settings
 from .registry import get_executor
+
+if TYPE_CHECKING:
+    from ..training.problem import Problem
 
 __all__ = ["Key", "borrowed", "close_sessions", "lost"]
 
@@ -51,8 +54,14 @@ def _pool(key: Key) -> _Pool:
 
 
 @contextlib.contextmanager
-def borrowed(key: Key) -> Iterator[Session]:
-    """Have a session for a while. One in which something fails is closed and not used again.
+def borrowed(key: Key, problem: Problem) -> Iterator[Session]:
+    """Have a session for a while; one in which something fails is closed and not used again.
+
+    Parameters
+    ----------
+    key : Key
+    problem : Problem
+        What a new session is opened for.
 
     Raises
     ------
@@ -61,7 +70,7 @@ def borrowed(key: Key) -> Iterator[Session]:
     """
     with _CHANGED:
         pool = _pool(key)
-    name, session = _taken(pool)
+    name, session = _taken(pool, problem)
     try:
         yield session
     except BaseException:
@@ -81,7 +90,7 @@ def borrowed(key: Key) -> Iterator[Session]:
     session.close()  # the run has ended meanwhile
 
 
-def _taken(pool: _Pool) -> tuple[str | None, Session]:
+def _taken(pool: _Pool, problem: Problem) -> tuple[str | None, Session]:
     """An idle session, or a new one; waits for one if all devices are in use."""
     with _CHANGED:
         while not pool.idle and pool.names is not None and not pool.names and pool.opened:
@@ -94,7 +103,7 @@ def _taken(pool: _Pool) -> tuple[str | None, Session]:
         failed: ExecutorError | None = None
         for name in names:  # one that another process has is passed over
             try:
-                session = pool.executor.open(name, pool.settings)
+                session = pool.executor.open(name, problem, pool.settings)
             except ExecutorError as error:
                 failed = failed or error
                 continue

@@ -13,7 +13,7 @@ import numpy as np
 from ..compression import CompressOptions, compress
 from ..dataset import Dataset
 from ..errors import UsageError
-from ..executors.admission import lacking, parse_settings, require
+from ..executors.admission import lacking, parse_settings, require, resolved_arithmetic
 from ..executors.protocol import Capabilities, Executor, Session, Trained, Window
 from ..executors.registry import offered
 from ..losses import LOSSES
@@ -169,7 +169,8 @@ class Bench:
     def session(self) -> Iterator[Session]:
         """A session on the first device, closed in the end."""
         devices = self.executor.devices(self.settings)
-        session = self.executor.open(devices[0] if devices else None, self.settings)
+        problem = self.work().window.problem
+        session = self.executor.open(devices[0] if devices else None, problem, self.settings)
         try:
             yield session
         finally:
@@ -222,6 +223,8 @@ class Bench:
         dataset = self.dataset(**case.stored)
         options = TrainOptions(**case.options)
         problem = self.admitted(case, dataset)
+        arithmetic = resolved_arithmetic(self.executor, problem, options)
+        problem = replace(problem, arithmetic=arithmetic)
         plan = make_plan(dataset.spec, options)
         tiles = plan.training_tiles(0, 0)
         rng, shape = np.random.default_rng(1), (problem.outputs, problem.columns)

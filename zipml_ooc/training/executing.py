@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutorError
@@ -25,6 +25,8 @@ class Chosen:
     name : str
     settings : tuple of (str, value)
         Values of all its options, in the order of their names.
+    arithmetic : str
+        What it multiplies codes by.
     falls_back : bool
         Whether windows whose device is lost are run by the native core.
     resource : str or None
@@ -33,6 +35,7 @@ class Chosen:
 
     name: str
     settings: tuple[tuple[str, Any], ...]
+    arithmetic: str
     falls_back: bool = False
     resource: str | None = None
 
@@ -115,8 +118,9 @@ def carry_out(
 
 
 def _on_session(chosen: Chosen, window: Window, tiles: LoadedTiles) -> tuple[Trained, Counters]:
-    with borrowed(chosen.key) as session:
+    problem = replace(window.problem, arithmetic=chosen.arithmetic)
+    with borrowed(chosen.key, problem) as session:
         before = session.counters()
-        session.load(window)
+        session.load(replace(window, problem=problem))
         session.run(tiles)
         return session.read(), session.counters() - before

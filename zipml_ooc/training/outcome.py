@@ -61,7 +61,7 @@ def make_model(
     if polynomial is not None:
         record["polynomial"] = polynomial.to_dict()
     if steps_on is not None:
-        record["arithmetic"] = steps_on.arithmetic
+        record["arithmetic"] = steps_on.chosen.arithmetic
         record["executor"] = steps_on.to_record(records, lost)
     if problem.loss == "huber":
         record["huber_delta"] = problem.huber_delta * float(problem.target_std[0])

@@ -25,8 +25,6 @@ class StepsOn:
     Attributes
     ----------
     chosen : Chosen
-    arithmetic : str
-        What it multiplies codes by.
     averages : bool
         Whether it sums up models for the average.
     devices : int or None
@@ -36,7 +34,6 @@ class StepsOn:
     """
 
     chosen: Chosen
-    arithmetic: str
     averages: bool
     devices: int | None
     notice: Callable[[str], None]
@@ -70,13 +67,13 @@ class StepsOn:
         chosen = Chosen(
             executor.name,
             tuple(sorted(settings.items())),
+            resolved_arithmetic(executor, problems[0], options),
             falls_back=options.fallback == NATIVE,
             resource=able.resource,
         )
-        arithmetic = resolved_arithmetic(executor, problems[0], options)
         names = executor.devices(settings)
         count = None if names is None else len(names)
-        return cls(chosen, arithmetic, able.averaging, count, notice)
+        return cls(chosen, able.averaging, count, notice)
 
     def held(self, step: float, problem: Problem, batch_rows: int) -> float:
         """A step that was chosen from the data, or the largest that the executor can take."""
