@@ -40,7 +40,7 @@ Links = Annotated[
     typer.Option(
         "--bandwidth",
         metavar="GB/S",
-        help="Bandwidth of a link to show the roofline for, in GB/s; may be repeated.",
+        help="Show the roofline for a link of this bandwidth, not for boards; may be repeated.",
     ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A build of the gateware.")]
@@ -116,9 +116,9 @@ def build(
 def report(folder: Folder, bandwidth: Links = None, json: opt.Json = False) -> None:
     """Show clock, area and speed of gateware that zipml fpga build made.
 
-    Speeds are those of the stream: a code for each lane in every cycle. Behind a link of some
-    bandwidth, either the clock or the link sets the limit, which is compared with float32 values
-    over the same link.
+    Speeds are those of the stream: a code for each lane in every cycle. On a board either the
+    clock, the memory or the link sets the limit, which is compared with float32 values that come
+    the same way. What boards have is known or assumed: see docs/accelerator.md.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def report(folder: Folder, bandwidth: Links = None, json: opt.Json = False) -> N
       zipml fpga report q4 --json
     """
     from zipml_ooc import UsageError
-    from zipml_ooc.gateware.builds import read_build, roofline
+    from zipml_ooc.gateware.builds import profile_rooflines, read_build, roofline
 
     made = read_build(folder)
     links = []
@@ -136,7 +136,8 @@ def report(folder: Folder, bandwidth: Links = None, json: opt.Json = False) -> N
             links.append(float(text) * 1e9)
         except ValueError:
             raise UsageError(f"--bandwidth is {text!r}; give GB/s as a number, as in 6.5") from None
-    _show(folder, made, [roofline(made, link) for link in links], json_wanted=json)
+    roofs = [roofline(made, link) for link in links] or profile_rooflines(made)
+    _show(folder, made, roofs, json_wanted=json)
 
 
 def _show(folder: Path, made: Build, roofs: list[Roof], *, json_wanted: bool) -> None:
@@ -175,10 +176,11 @@ def _show(folder: Path, made: Build, roofs: list[Roof], *, json_wanted: bool) ->
     if roofs:
         print()
         print_table(
-            ["link", "codes/s", "bound by", "of float32"],
+            ["board" if roofs[0].profile else "link", "data", "codes/s", "bound by", "of float32"],
             [
                 [
-                    f"{roof.link_bytes / 1e9:g} GB/s",
+                    roof.profile or "given",
+                    f"{roof.link_bytes / 1e9:.3g} GB/s",
                     f"{roof.codes_per_second / 1e9:.3g} G",
                     roof.bound,
                     f"{roof.gain:.2f} x",

@@ -138,13 +138,39 @@ def test_report_shows_speed_and_roofline(zipml, folder):
     assert "8 G codes/s, 4 GB/s" in text
     rows = [line.split() for line in text.splitlines()[-2:]]
     assert rows == [
-        ["2", "GB/s", "4", "G", "link", "8.00", "x"],
-        ["8", "GB/s", "8", "G", "clock", "4.00", "x"],
+        ["given", "2", "GB/s", "4", "G", "link", "8.00", "x"],
+        ["given", "8", "GB/s", "8", "G", "clock", "4.00", "x"],
     ]
     facts = json.loads(zipml("fpga", "report", folder, "--bandwidth", "2", "--json").out)
     assert facts["roofline"] == [
-        {"link_bytes": 2e9, "codes_per_second": 4e9, "bound": "link", "gain": 8.0}
+        {
+            "link_bytes": 2e9,
+            "codes_per_second": 4e9,
+            "bound": "link",
+            "gain": 8.0,
+            "profile": None,
+        }
     ]
+
+
+def test_report_shows_the_roofline_of_each_board(zipml, folder):
+    from zipml_ooc.gateware.profiles import PROFILES
+
+    text = zipml("fpga", "report", folder).must_succeed().out
+    roofs = json.loads(zipml("fpga", "report", folder, "--json").out)["roofline"]
+    assert [roof["profile"] for roof in roofs] == list(PROFILES)
+    for roof in roofs:
+        assert roof["profile"] in text
+        board = PROFILES[roof["profile"]]
+        clock = 125e6 if roof["profile"] == "ecp5-85" else board.clock_hz
+        limits = {
+            "clock": clock * min(64, board.bus_bits // 4),
+            "memory": board.memory_bytes_per_s * 2,
+            "link": board.link_bytes_per_s * 2,
+        }
+        assert roof["codes_per_second"] == pytest.approx(min(limits.values()), rel=1e-5)
+        assert limits[roof["bound"]] == pytest.approx(min(limits.values()), rel=1e-5)
+        assert 0 < roof["gain"] <= 8.00001
 
 
 @pytest.mark.parametrize(

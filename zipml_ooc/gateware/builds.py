@@ -1,7 +1,7 @@
 """The gateware made for a device, in a folder: Verilog, reports, and ``build.json`` about them.
 
 `build` writes such a folder, whole or not at all, and `read_build` reads it again. What a build can
-do with a link of some bandwidth is its `roofline`.
+do with a link of some bandwidth is its `roofline`, and on known boards `profile_rooflines`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +19,10 @@ from typing import Any
 from ..durable import sync_folder, sync_tree
 from ..errors import DataError, UsageError
 from .formats import Format
+from .profiles import PROFILES, modelled
 from .tools import NEXTPNR, YOSYS, require_extra
 
-__all__ = ["DEVICES", "Build", "Roof", "build", "read_build", "roofline"]
+__all__ = ["DEVICES", "Build", "Roof", "build", "profile_rooflines", "read_build", "roofline"]
 
 ECP5, ZYNQ = "ecp5-85", "zynq-7020"
 DEVICES = {
@@ -82,31 +83,35 @@ class Build:
 
 @dataclass(frozen=True)
 class Roof:
-    """The most that a build does behind a link.
+    """The most that a build does behind a link, or on a board.
 
     Attributes
     ----------
     link_bytes : float
-        Bytes a second of the link.
+        Bytes a second of the link; of a board, those of its memory or its link, if that is slower.
     codes_per_second : float
     bound : str
-        What sets the limit: "clock" or "link".
+        What sets the limit: "clock" or "link", on a board also "memory".
     gain : float
-        As a multiple of float32 values that the same link carries.
+        As a multiple of the float32 values that would come the same way.
+    profile : str or None
+        Name of the board in `profiles`.
     """
 
     link_bytes: float
     codes_per_second: float
     bound: str
     gain: float
+    profile: str | None = None
 
 
 def roofline(made: Build, link_bytes: float) -> Roof:
     """The most codes a second behind a link of so many bytes a second.
 
     >>> made = Build("ecp5-85", 4, 64, 1024, 160, 1, 130.0, {}, {})
-    >>> roofline(made, 3e9)
-    Roof(link_bytes=3000000000.0, codes_per_second=6000000000.0, bound='link', gain=8.0)
+    >>> roof = roofline(made, 3e9)
+    >>> roof.codes_per_second, roof.bound, roof.gain
+    (6000000000.0, 'link', 8.0)
     >>> roofline(made, 13e9).bound
     'clock'
     """
@@ -116,6 +121,24 @@ def roofline(made: Build, link_bytes: float) -> Roof:
     codes = min(of_link, made.codes_per_second)
     bound = "link" if of_link < made.codes_per_second else "clock"
     return Roof(link_bytes, codes, bound, codes / (link_bytes / 4))
+
+
+def profile_rooflines(made: Build) -> list[Roof]:
+    """The most codes a second on each of the boards of `profiles`, at the clock that they assume.
+
+    On the board with the device that it was placed for, the clock is the one that was reached.
+    """
+    roofs, beats = [], 1_000_000
+    codes = beats * made.lanes
+    for name, profile in PROFILES.items():
+        board = profile
+        if name == made.device and made.clock_mhz is not None:
+            board = replace(profile, clock_hz=made.clock_mhz * 1e6)
+        found = modelled(board, beats, codes * made.bits // 8)
+        gain = modelled(board, 0, codes * 4).seconds / found.seconds
+        link = min(board.memory_bytes_per_s, board.link_bytes_per_s)
+        roofs.append(Roof(link, codes / found.seconds, found.bound_by, gain, name))
+    return roofs
 
 
 def build(
