@@ -192,11 +192,14 @@ def test_a_mapped_window_moves_words(tmp_path: Path) -> None:
     window = Mapped(str(path), 16)
     assert window.read(4) == 0x07060504
     window.write(8, 0x1_AABBCCDD)
+    with pytest.raises(DeviceError, match=r"uio9 is in use, by another run or process"):
+        Mapped(str(path), 16)
     assert path.read_bytes()[8:12] == b"\xdd\xcc\xbb\xaa"
     window.close()
     window.close()
     with pytest.raises(DeviceError, match="closed"):
         window.read(0)
+    Mapped(str(path), 16).close()
 
 
 @pytest.fixture

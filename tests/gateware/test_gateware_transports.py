@@ -200,6 +200,10 @@ def test_missing_devices_and_wrong_options_are_one_line(tmp_path: Path) -> None:
     bus = open_bus("xdma", path=str(tmp_path / "xdma7"))
     with pytest.raises(DeviceError, match=r"xdma7_user: the device is gone \(nothing at 0x0\)"):
         Driver(bus)
+    with pytest.raises(DeviceError, match=r"xdma7_user is in use, by another run or process: wait"):
+        open_bus("xdma", path=str(tmp_path / "xdma7"))
+    bus.close()
+    open_bus("xdma", path=str(tmp_path / "xdma7")).close()
     for transport, options, words in (
         ("usb", {}, "'usb' is unknown; choose one of xdma, uio, pynq, simulation"),
         ("xdma", {"speed": "3"}, "transport xdma has no option 'speed'; it has path, offset"),

@@ -108,6 +108,9 @@ class BoardFiles(Files):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return NAMES.index(name)
 
+    def lock(self, number: int, path: str) -> None:
+        """Nobody else has it."""
+
     def close(self, number: int) -> None:
         self.closed.append(number)
 

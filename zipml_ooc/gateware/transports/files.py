@@ -7,6 +7,7 @@ error number, by a read that gives nothing, or by registers that read as ones.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from typing import Protocol
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..driver import DeviceError, TransferError
 
-__all__ = ["Files", "Mapped", "Window", "explained"]
+__all__ = ["Files", "Mapped", "Window", "explained", "lock"]
 
 _GONE = {
     errno.ENODEV,
@@ -46,12 +47,34 @@ def explained(path: str, error: OSError, doing: str) -> TransferError:
     return TransferError(text)
 
 
+def lock(number: int, path: str) -> None:
+    """Have a device for oneself until it is closed, where its file system knows locks.
+
+    Raises
+    ------
+    DeviceError
+        Somebody else has it.
+    """
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DeviceError(
+            f"{path} is in use, by another run or process: wait for it, or name another board"
+        ) from None
+    except OSError:
+        return
+
+
 class Files:
     """Open files by their numbers, as `os` has them."""
 
     def open(self, path: str, flags: int) -> int:
         """Open a file."""
         return os.open(path, flags | os.O_CLOEXEC)
+
+    def lock(self, number: int, path: str) -> None:
+        """Have it for oneself: see `lock`."""
+        lock(number, path)
 
     def close(self, number: int) -> None:
         """Close it."""
@@ -84,19 +107,22 @@ class Window(Protocol):
 
 
 class Mapped:
-    """A window that is a mapped file, as UIO gives it.
+    """A window that is a mapped file, as UIO gives it; nobody else has it meanwhile.
 
     Words are moved by single instructions: registers see no bytes.
     """
 
     def __init__(self, path: str, size: int) -> None:
+        self._number = -1
         try:
-            number = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
-            try:
-                self._map = mmap.mmap(number, size)
-            finally:
-                os.close(number)
-        except (OSError, ValueError) as error:
+            self._number = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
+            lock(self._number, path)
+            self._map = mmap.mmap(self._number, size)
+        except (OSError, ValueError, DeviceError) as error:
+            if self._number >= 0:
+                os.close(self._number)
+            if isinstance(error, DeviceError):
+                raise
             raise _not_mapped(path, error) from error
         self._words: np.ndarray[tuple[int], np.dtype[np.uint32]] | None = np.frombuffer(
             self._map, np.uint32
@@ -115,6 +141,7 @@ class Mapped:
         if self._words is not None:
             self._words = None
             self._map.close()
+            os.close(self._number)
 
     @property
     def _open(self) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

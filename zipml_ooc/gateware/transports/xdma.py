@@ -51,7 +51,7 @@ class Xdma:
     Raises
     ------
     DeviceError
-        A device is not there, or cannot be opened.
+        A device is not there, cannot be opened, or somebody else has it.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class Xdma:
             except OSError as error:
                 self.close()
                 raise explained(name, error, "it was opened") from error
+        try:
+            self._files.lock(self._numbers[0], self._names[0])
+        except DeviceError:
+            self.close()
+            raise
 
     def read(self, address: int) -> int:
         """Read a word."""
