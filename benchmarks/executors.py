@@ -58,7 +58,8 @@ def tables(data: Path | None) -> Iterator[tuple[str, Array, Array, str]]:
 def _ratio(x: Array, y: Array, loss: str, bits: int, folder: Path) -> tuple[float, int, int]:
     """Loss over that of native, runs, and those in which a number of the model was clipped."""
     np.savez(folder / "table.npz", X=x, y=y)
-    stored = CompressOptions(bits=bits, samples=1, levels="uniform")
+    task = "regression" if loss == "squared" else "classification"
+    stored = CompressOptions(bits=bits, samples=1, levels="uniform", task=task)
     dataset = compress(
         folder / "table.npz", folder / "d", stored, source_options=SourceOptions(), force=True
     )

@@ -15,8 +15,10 @@ from tables import classes_npz, compressed
 
 from zipml_ooc import Checkpoints, Dataset, TrainOptions, UsageError, train
 from zipml_ooc.errors import ExecutorError
+from zipml_ooc.executors.sessions import borrowed
 from zipml_ooc.training import pace
 from zipml_ooc.training import plan as plan_module
+from zipml_ooc.training.executing import Chosen
 
 FRAGILE = {"executor": "fragile", "epochs": 4}
 
@@ -139,6 +141,23 @@ def test_a_device_that_somebody_else_has_is_passed_over(data: Dataset) -> None:
             train(data, alone)
     finally:
         taken.close()
+
+
+def test_a_task_that_a_run_has_left_behind_opens_nothing(data: Dataset) -> None:
+    seen: list[Chosen] = []
+    real = Chosen.close
+
+    def close(self: Chosen) -> None:
+        seen.append(self)
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chosen, "close", close)
+        train(data, TrainOptions(**FRAGILE))
+    (chosen,) = seen
+    with pytest.raises(ExecutorError, match="the run has ended"), borrowed(chosen.key, None):
+        pass  # pragma: no cover
+    assert train(data, TrainOptions(**FRAGILE)).counters.runs > 0
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "borrowed", "close_sessions", "lost"]
 
-Key = tuple[str, tuple[tuple[str, Any], ...]]
-"""Name of an executor, and its settings in the order of their names."""
+Key = tuple[str, str, tuple[tuple[str, Any], ...]]
+"""The run, the name of its executor, and settings in the order of their names."""
 
 
 @dataclass
@@ -42,12 +42,17 @@ class _Pool:
 
 
 _POOLS: dict[Key, _Pool] = {}
+_ENDED: set[str] = set()
+"""Runs that have ended: a task that was left behind must not open a device again."""
 _CHANGED = threading.Condition()
 
 
 def _pool(key: Key) -> _Pool:
+    run, name, given = key
+    if run in _ENDED:
+        raise ExecutorError("the run has ended")
     if key not in _POOLS:
-        executor, settings = get_executor(key[0]), dict(key[1])
+        executor, settings = get_executor(name), dict(given)
         found = executor.devices(settings)
         _POOLS[key] = _Pool(executor, settings, None if found is None else list(found))
     return _POOLS[key]
@@ -124,8 +129,10 @@ def lost(key: Key, reason: str | None = None) -> str | None:
 
 
 def close_sessions(key: Key | None = None) -> None:
-    """Close what is open of an executor, or everything, and forget what was lost."""
+    """Close what is open of a run, which has ended, or everything."""
     with _CHANGED:
+        if key is not None:
+            _ENDED.add(key[0])
         keys = list(_POOLS) if key is None else [key]
         pools = [_POOLS.pop(one) for one in keys if one in _POOLS]
     for pool in pools:

@@ -27,6 +27,8 @@ class Chosen:
         Values of all its options, in the order of their names.
     arithmetic : str
         What it multiplies codes by.
+    run : str
+        A tag of the run, which has sessions of its own.
     falls_back : bool
         Whether windows whose device is lost are run by the native core.
     resource : str or None
@@ -36,13 +38,14 @@ class Chosen:
     name: str
     settings: tuple[tuple[str, Any], ...]
     arithmetic: str
+    run: str
     falls_back: bool = False
     resource: str | None = None
 
     @property
     def key(self) -> Key:
         """What its sessions are known by."""
-        return self.name, self.settings
+        return self.run, self.name, self.settings
 
     def close(self) -> None:
         """Close the sessions of this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -68,6 +69,7 @@ class StepsOn:
             executor.name,
             tuple(sorted(settings.items())),
             resolved_arithmetic(executor, problems[0], options),
+            secrets.token_hex(5),
             falls_back=options.fallback == NATIVE,
             resource=able.resource,
         )
