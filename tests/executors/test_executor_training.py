@@ -230,6 +230,20 @@ def test_weights_and_several_classes_are_refused_too(tmp_path: Path) -> None:
     assert train(dataset, TrainOptions(**options, epochs=2)).counters.runs == 2
 
 
+def test_the_logistic_correction_is_held_where_rounding_moves_margins_far(tmp_path: Path) -> None:
+    """At two bits and a large model the whole correction would be too much, as for the kernels."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 10))
+    margin = 1.5 * x @ rng.standard_normal(10) + rng.logistic(size=3000)
+    np.savez(tmp_path / "t.npz", X=x, y=np.where(margin > 0, "a", "b"))
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=2, samples=1, levels="uniform")
+    native, found = (
+        train(dataset, TrainOptions(executor=name, epochs=30)) for name in ("native", "fragile")
+    )
+    assert found.loss == pytest.approx(native.loss, rel=0.1)
+    assert found.epochs[-1].counters.model_clipped == 0
+
+
 def test_clipping_in_the_last_epoch_is_told_with_the_remedy(data: Dataset) -> None:
     said: list[str] = []
     narrow = TrainOptions(**FRAGILE, executor_options={"exponent": 17})

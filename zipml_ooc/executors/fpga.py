@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from zipml_codecs.reference_losses import SERIES_LIMIT
 from zipml_codecs.rng import Purpose, uniforms
 
 from ..errors import ExecutorError, UsageError
@@ -292,7 +293,7 @@ class _Session:
                 step,
                 batch_tiles=w.batch_tiles,
                 lanes=_LANES,
-                shrinkage=w.shrinkage,
+                shrinkage=w.shrinkage * _series_part(w.problem, at[0]),
                 fit_intercept=w.fit_intercept,
                 delayed=self._settings["delayed"],
             )
@@ -337,6 +338,14 @@ def _model(scaling: Scaling, entries: I64, window: Window) -> tuple[F64, F64]:
     """The model that entries stand for."""
     model, intercept = scaling.to_model(entries)
     return model, intercept if window.fit_intercept else window.intercept.astype(np.float64)
+
+
+def _series_part(problem: Problem, model: F64) -> float:
+    """Part of the correction that is applied, as the kernels hold it for the logistic loss."""
+    if problem.loss != "logistic":
+        return 1.0
+    noise = math.fsum((problem.variance.astype(np.float64) * np.square(model[0])).tolist())
+    return 1.0 / max(1.0, noise / SERIES_LIMIT)
 
 
 def _piece_tiles(window: Window) -> int:
