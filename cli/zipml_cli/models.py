@@ -106,6 +106,7 @@ def train(
       zipml train /shared/big.zarr --out big.zipml --scheduler tcp://10.0.0.5:8786 --gradient-bits 8
       zipml train s3://bucket/big.zarr --out big.zipml --scheduler-file /shared/scheduler.json
       zipml train uniform.zarr --executor fpga-rtl --executor-option exponent=14 --epochs 2
+      zipml train uniform.zarr --executor fpga-emulator --executor-option profile=harp
     """
     from zipml_ooc import TrainOptions
     from zipml_ooc import train as run
