@@ -96,6 +96,7 @@ def train(
       zipml train houses.zarr --validation 0.1 --patience 3 --json
       zipml train big.zarr --out big.zipml --memory 512MB
       zipml train labels.zarr --gradient chebyshev
+      zipml train labels.zarr --loss hinge --gradient chebyshev
       zipml train weaved.zarr --bits 2
       zipml train weaved.zarr --bits 2:4:8
       zipml train weaved.zarr --loss hinge --bits 4 --gradient refetch
@@ -239,9 +240,15 @@ def _polynomial(record: dict[str, Any]) -> list[tuple[str, str]]:
     if "polynomial" not in record:
         return []
     found = record["polynomial"]
-    text = f"degree {found['degree']} on margins of +-{number(found['range'])}"
+    middle = f"{number(found['centre'])} " if found.get("centre") else ""
+    text = f"degree {found['degree']} on margins of {middle}+-{number(found['range'])}"
     text += f", off by at most {number(found['error'])}"
-    if found["rms_error"] is not None:
+    if "band" in found:
+        text += f" beyond {number(found['band'])} of the kink"
+    if found.get("pull") is not None:
+        text += f"; rows {number(found['pull'])} where it matters, {number(found['deviation'])} of"
+        text += f" noise, {found['outside']:.1%} outside"
+    elif found["rms_error"] is not None:
         text += f"; rows {number(found['rms_error'])} in the rms, {found['outside']:.1%} outside"
     return [("polynomial", text)]
 

@@ -160,9 +160,9 @@ SamplingName = Annotated[
         "--gradient",
         help="Gradient estimator; auto: double on two samples and more, corrected on one. naive "
         "ignores the rounding and is biased. chebyshev takes a polynomial for the derivative of "
-        "the logistic loss and needs compress --samples 4 or 8. refetch, for --loss hinge and "
-        "fewer --bits than a weaved dataset has: rows whose slope these cannot tell are read again "
-        "at all bits.",
+        "the logistic loss or of the hinge and needs compress --samples 4 or 8. refetch, for the "
+        "hinge and fewer --bits than a weaved dataset has: rows whose slope these cannot tell are "
+        "read again at all bits.",
     ),
 ]
 DoubleFormName = Annotated[

@@ -121,11 +121,11 @@ struct Finer {
 };
 
 // A polynomial in the place of a loss's derivative by the signed margin u: the sum over j of weights[j]
-// times the elementary symmetric polynomial of degree j of all samples' u inverse_range but one. Where
-// their mean margin lies beyond the range, or a value beyond the bound, the derivative itself is taken.
+// times the elementary symmetric polynomial of degree j of all samples' (u - centre) inverse_range but one.
+// Where their mean margin lies beyond the range, or a value beyond the bound, the derivative itself is taken.
 struct MarginPolynomial {
   int samples = 0;  // that a stored code is the sum of, 4 or 8; 0: no polynomial
-  float inverse_range = 0, bound = 0;
+  float centre = 0, inverse_range = 0, bound = 0;
   float weights[8] = {};
 };
 

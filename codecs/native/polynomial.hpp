@@ -2,7 +2,8 @@
 //
 // The mean of the products of j different samples' margins is unbiased for the j-th power of the row's
 // margin. A sample takes the polynomial of the others' margins, so that the product of the two is
-// unbiased as well (ZipML, section 4).
+// unbiased as well (ZipML, section 4). The losses are the logistic one, whose derivative bends about the
+// margin 0, and the hinge, whose slope jumps at the margin 1.
 #pragma once
 
 #include "residuals.hpp"
@@ -60,7 +61,11 @@ class PolynomialBatches {
       products_.code_margins(views_[i].planes, views_[i].count, vector(i), kTileRows);
     }
     for (size_t k = 0; k < state_.outputs; ++k) {
-      samples_ == 8 ? residuals<8>(k) : residuals<4>(k);
+      if (o_.loss == Loss::kHinge) {
+        samples_ == 8 ? residuals<Loss::kHinge, 8>(k) : residuals<Loss::kHinge, 4>(k);
+      } else {
+        samples_ == 8 ? residuals<Loss::kLogistic, 8>(k) : residuals<Loss::kLogistic, 4>(k);
+      }
     }
     const float weight = loader_.unit() / static_cast<float>(samples_);
     for (size_t i = 0; i < samples_; ++i) {
@@ -69,7 +74,7 @@ class PolynomialBatches {
     }
   }
 
-  template <int K>
+  template <Loss L, int K>
   ZIPML_APART void residuals(size_t k) {
     alignas(64) float target[64], counts[64];
     const F16 unit = splat(loader_.unit());
@@ -80,7 +85,9 @@ class PolynomialBatches {
     }
     residuals_.targets(views_[0], k, target, counts);
     RowSums rows;
-    for (size_t r = 0; r < kTileRows; r += 16) rows_of<K>(k, r, load<F16>(target + r), load<F16>(counts + r), rows);
+    for (size_t r = 0; r < kTileRows; r += 16) {
+      rows_of<L, K>(k, r, load<F16>(target + r), load<F16>(counts + r), rows);
+    }
     F16 scaled = rows.residual;
     if (views_[0].chunk->row_scale) {
       scaled = splat(0.0f);
@@ -96,50 +103,59 @@ class PolynomialBatches {
   }
 
   // Sixteen rows: margins become residuals.
-  template <int K>
+  template <Loss L, int K>
   ZIPML_INLINE void rows_of(size_t k, size_t r, const F16& target, const F16& here, RowSums& rows) {
     const MarginPolynomial& p = o_.polynomial;
-    const F16 zero = splat(0.0f), one = splat(1.0f), delta = splat(o_.huber_delta), sign = class_sign(target);
+    const F16 zero = splat(0.0f), one = splat(1.0f), sign = class_sign(target);
     const F16 turn = sign * splat(p.inverse_range), bound = splat(p.bound);
+    const F16 shift = splat(p.centre * p.inverse_range);
     F16 symmetric[K], total = zero, squares = zero;  // of all samples, but for their product
     symmetric[0] = one;
 #pragma GCC unroll 8
     for (int j = 1; j < K; ++j) symmetric[j] = zero;
 #pragma GCC unroll 8
     for (int i = 0; i < K; ++i) {
-      const F16 m = load<F16>(margins(i, k) + r), t = m * turn;
+      const F16 m = load<F16>(margins(i, k) + r), t = m * turn - shift;
       total += m;
       squares += m * m;
 #pragma GCC unroll 8
       for (int j = least(i + 1, K - 1); j > 0; --j) symmetric[j] += t * symmetric[j - 1];
     }
-    const F16 mean = total * splat(1.0f / K);
-    const LossTerms at = loss_terms<Loss::kLogistic>(mean, target, delta);
-    rows.loss += at.value * here;
-    rows.curvature += at.second * here;
+    if constexpr (L != Loss::kHinge) {
+      const LossTerms at = loss_terms<L>(total * splat(1.0f / K), target, splat(o_.huber_delta));
+      rows.loss += at.value * here;
+      rows.curvature += at.second * here;
+    }
 #pragma GCC unroll 1
     for (int i = 0; i < K; ++i) {
       float* at_sample = margins(i, k) + r;
-      const F16 m = load<F16>(at_sample), t = m * turn;
+      const F16 m = load<F16>(at_sample), t = m * turn - shift;
       F16 others = one, value = splat(p.weights[0]);  // symmetric polynomials of the other samples
 #pragma GCC unroll 8
       for (int j = 1; j < K; ++j) {
         others = symmetric[j] - t * others;
         value += splat(p.weights[j]) * others;
       }
-      // The derivative at the mean margin of the others, less what the noise of that adds to it: half of
-      // the third derivative times the variance, which is the one that the others show.
       const F16 rest = (total - m) * splat(1.0f / (K - 1));
-      const F16 spread = (squares - m * m) - (total - m) * rest;
-      const F16 noise = smaller(spread * splat(1.0f / ((K - 1) * (K - 2))), splat(static_cast<float>(kSeriesLimit)));
-      const LossTerms there = loss_terms<Loss::kLogistic>(rest, target, delta);
-      const F16 plain = there.first - splat(0.5f) * noise * there.third;
+      const F16 plain = derivative<L, K>(rest, (squares - m * m) - (total - m) * rest, target);
       // By the others too: a choice that this sample had a part in would be correlated with it.
-      const I16 good = (magnitude(rest * splat(p.inverse_range)) < one) & (magnitude(value) < bound);
+      const I16 good = (magnitude(rest * turn - shift) < one) & (magnitude(value) < bound);
       const F16 residual = select(good, sign * value, plain) * here;
       rows.residual += residual;
+      // The hinge is its slope times u - 1, and a sample's own margin has no part in its residual.
+      if constexpr (L == Loss::kHinge) rows.loss += residual * (m - sign) * splat(1.0f / K);
       store(at_sample, residual);
     }
+  }
+
+  // The derivative at the mean margin of the others, less what the noise of that adds to it: half of the
+  // third derivative times the variance, which is the one that the others show. The hinge has no third.
+  template <Loss L, int K>
+  ZIPML_INLINE F16 derivative(const F16& rest, const F16& spread, const F16& target) const {
+    const LossTerms there = loss_terms<L>(rest, target, splat(o_.huber_delta));
+    if constexpr (L == Loss::kHinge) return there.first;
+    const F16 noise = smaller(spread * splat(1.0f / ((K - 1) * (K - 2))), splat(static_cast<float>(kSeriesLimit)));
+    return there.first - splat(0.5f) * noise * there.third;
   }
 
   float* margins(int sample, size_t k) { return vector(static_cast<size_t>(sample)) + k * kTileRows; }

@@ -264,10 +264,12 @@ class TileBatch {
     require(affine_.stored_bits <= 8 && (samples == 8 ? 8 : 4) <= (1 << (affine_.stored_bits - 1)) && !affine_.woven,
             "the stored codes are no sums of so many samples");
     require(range > 0 && bound > 0, "range and bound of a polynomial must be above 0");
-    require(options.loss == Loss::kLogistic, "a polynomial goes with the logistic loss");
+    require(options.loss == Loss::kLogistic || options.loss == Loss::kHinge,
+            "a polynomial goes with the logistic loss or the hinge");
     require(options.arithmetic == Arithmetic::kFloat && !options.split && options.correction == 0,
             "a polynomial goes with float arithmetic, without split and correction");
     options.polynomial.samples = static_cast<int>(samples);
+    options.polynomial.centre = options.loss == Loss::kHinge ? 1.0f : 0.0f;  // where the derivative jumps
     options.polynomial.inverse_range = 1.0f / range;
     options.polynomial.bound = bound;
     for (size_t j = 0; j < samples; ++j) options.polynomial.weights[j] = weights.data()[j];

@@ -46,15 +46,18 @@ U8 = npt.NDArray[np.uint8]
 class ReferencePolynomial:
     """A polynomial that stands for the derivative of a loss by the signed margin u.
 
-    Its value at `u` is ``sum(coefficient[j] (u / range)**j)``; as many coefficients as samples, so
-    that the highest degree leaves one sample out. Where the mean margin of the other
-    samples lies outside of ``-range..range``, or an estimate outside of ``-bound..bound``, the
-    derivative itself is taken at that mean, less what the variance that they show adds to it.
+    Its value at `u` is ``sum(coefficient[j] t**j)`` with ``t = (u - centre) / range``; as many
+    coefficients as samples, so that the highest degree leaves one sample out. The centre is 0 for
+    the logistic loss and 1 for the hinge. Where `t` at the mean margin of the other samples lies
+    outside of ``-1..1``, or an estimate outside of ``-bound..bound``, the derivative itself is
+    taken at that mean, less what the variance that they show adds to it: to first order, which is
+    nothing for the hinge.
     """
 
     coefficient: F64
     range: float
     bound: float
+    centre: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -100,7 +103,8 @@ def estimates(polynomial: ReferencePolynomial, margin: F64, target: F64) -> F64:
     """The polynomial by the margin, without bias, from all samples but one: (samples, ...)."""
     k = polynomial.samples
     sign = np.where(target > 0.5, 1.0, -1.0)
-    t, none = sign * margin / polynomial.range, np.zeros(target.shape)
+    t = (sign * margin - polynomial.centre) / polynomial.range
+    none = np.zeros(target.shape)
     out = np.empty_like(margin)
     for i in range(k):
         symmetric = [none + 1.0]
@@ -122,7 +126,8 @@ def residuals(
     k, total = polynomial.samples, margin.sum(axis=0)
     value = estimates(polynomial, margin, target)
     others = (total - margin) / (k - 1)
-    inside = np.abs(others) < polynomial.range
+    sign = np.where(target > 0.5, 1.0, -1.0)
+    inside = np.abs(sign * others - polynomial.centre) < polynomial.range
     spread = (margin**2).sum(axis=0) - margin**2 - (k - 1) * others**2
     noise = np.minimum(spread / ((k - 1) * (k - 2)), SERIES_LIMIT)
     terms = [loss.terms(m, target) for m in others]
@@ -150,10 +155,15 @@ def _mini_batch(
         margin = np.stack([affine_values(tile, z, o) @ model.T + intercept for z in codes])
         target = targets(o, tile.target, len(intercept))
         weight = np.ones(len(target)) if tile.weight is None else tile.weight
-        lost, curvature = loss.value_and_curvature(margin.mean(axis=0), target, weight)
-        out.loss += lost
-        out.curvature += curvature
-        for z, residual in zip(codes, residuals(polynomial, loss, margin, target), strict=True):
+        found = residuals(polynomial, loss, margin, target)
+        if o.loss == "hinge":  # is its slope times u - 1, and u has no part in the slope
+            sign = np.where(target > 0.5, 1.0, -1.0)
+            out.loss += float(weight @ (found * (margin - sign)).mean(axis=0).sum(axis=1))
+        else:
+            lost, curvature = loss.value_and_curvature(margin.mean(axis=0), target, weight)
+            out.loss += lost
+            out.curvature += curvature
+        for z, residual in zip(codes, found, strict=True):
             weighed = weight[:, None] * residual / k
             out.residual += weighed.sum(axis=0)
             out.gradient += (weighed * scales(tile)).T @ unscaled(z, o)

@@ -445,3 +445,10 @@ def test_a_polynomial_gradient_tells_how_near_it_is(zipml, samples, tmp_path):
     assert re.search(r"polynomial +degree [13] on margins of \+-[\d.]+, off by at most", shown)
     facts = strict(zipml(*options, "--json").must_succeed().out)
     assert facts["polynomial"]["degree"] in (1, 3) and facts["polynomial"]["error"] > 0
+    shown = zipml(*options, "--loss", "hinge").must_succeed().out
+    number = r"[\d.e-]+"
+    assert re.search(
+        rf"polynomial +degree [13] on margins of 1 \+-{number}, off by at most {number} beyond "
+        rf"{number} of the kink; rows {number} where it matters, {number} of noise",
+        re.sub(r"\s+", " ", shown),
+    )

@@ -74,6 +74,10 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "polynomial": ("many samples", {"sampling": "chebyshev", "epochs": 3}),
+    "hinge polynomial": (
+        "many samples",
+        {"loss": "hinge", "sampling": "chebyshev", "epochs": 3},
+    ),
     "momentum": ("numbers", {"momentum": 0.5, "arithmetic": "int8"}),
     "channel": ("numbers", {"gradient_bits": 4, "double_form": "split"}),
     "svrg": ("weaved", {"solver": "svrg", "bits": 2, "full_gradient_bits": 8}),

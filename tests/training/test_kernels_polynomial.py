@@ -27,6 +27,7 @@ from zipml_codecs.reference_sgd import (
     targets,
 )
 
+CENTRES = {"logistic": 0.0, "hinge": 1.0}
 COEFFICIENTS = [-0.5, 0.9, 0.1, -0.4, 0.05, 0.2, -0.1, 0.15]
 
 
@@ -69,11 +70,13 @@ def cases(draw: Any) -> tuple[KernelCase, ReferenceOptions, ReferencePolynomial]
         class_codes=class_codes,
         weighted=draw(st.booleans()),
     )
-    o = case.options(loss="logistic", fit_intercept=draw(st.booleans()))
+    loss = draw(st.sampled_from(sorted(CENTRES)))
+    o = case.options(loss=loss, fit_intercept=draw(st.booleans()))
     polynomial = ReferencePolynomial(
         np.array(COEFFICIENTS[:samples]),
         draw(st.sampled_from([0.7, 2.5, 40.0])),
         draw(st.sampled_from([0.8, 1e30])),
+        CENTRES[loss],
     )
     return case, o, polynomial
 
@@ -87,7 +90,10 @@ def is_decided(case: KernelCase, o: ReferenceOptions, p: ReferencePolynomial) ->
         target = targets(o, tile.target, case.outputs)
         others = (margin.sum(axis=0) - margin) / (k - 1)
         value = estimates(p, margin, target)
-        away = [np.abs(np.abs(others) - p.range)]
+        from_centre = np.where(target > 0.5, others, -others) - p.centre
+        away = [np.abs(np.abs(from_centre) - p.range)]
+        if o.loss == "hinge":
+            away.append(np.abs(from_centre))
         away.append(np.abs(np.abs(value) - p.bound) / (1 + np.abs(value)))
         if min(d.min() for d in away) < 1e-4:
             return False
@@ -158,7 +164,7 @@ def quantised(
 REPEATS = 64 * 1500
 
 
-def observed_error(samples: int, *, reuse: bool = False) -> float:
+def observed_error(samples: int, loss: str, *, reuse: bool = False) -> float:
     """Deviation of mean steps from the gradient of the polynomial at the rows, in standard errors.
 
     A row of four columns is rounded again and again. With `reuse`, the second sample is the first
@@ -174,15 +180,13 @@ def observed_error(samples: int, *, reuse: bool = False) -> float:
     case.l2[:], case.model[:], case.intercept[:] = 0, rng.uniform(-0.5, 0.5, columns), 0.2
     wide = 64.0  # no row lies beyond
     coefficient = np.array(COEFFICIENTS[:samples]) * wide ** np.arange(samples)
-    polynomial = ReferencePolynomial(coefficient, wide, 1e30)
+    polynomial = ReferencePolynomial(coefficient, wide, 1e30, CENTRES[loss])
     steps = []
     for number in range(REPEATS // 64):
         case.codes = [codes[64 * number : 64 * number + 64]]
         case.targets = [y[:, None]]
         case.batch = case.tile_batch()
-        o = case.options(
-            loss="logistic", batch_tiles=1, batch_rows=64.0, step_first=1.0, draw=number
-        )
+        o = case.options(loss=loss, batch_tiles=1, batch_rows=64.0, step_first=1.0, draw=number)
         if reuse:
             steps.append(reused(case, o, polynomial, samples))
         else:
@@ -190,7 +194,8 @@ def observed_error(samples: int, *, reuse: bool = False) -> float:
             steps.append(np.append(case.model - after[0], case.intercept - after[1]))
     margin = x @ case.model[0].astype("f8") + 0.2
     sign = np.where(y > 0.5, 1.0, -1.0)
-    value = sign * np.polynomial.polynomial.polyval(sign * margin, COEFFICIENTS[:samples])
+    away = sign * margin - CENTRES[loss]
+    value = sign * np.polynomial.polynomial.polyval(away, COEFFICIENTS[:samples])
     exact = np.append((value @ x) / 64, value.mean())
     error = np.mean(steps, axis=0) - exact
     return float(np.abs(error / (np.std(steps, axis=0) / np.sqrt(len(steps)))).max())
@@ -205,21 +210,32 @@ def reused(
     codes[1] = codes[0]
     values = [affine_values(tile, z, o) for z in codes]
     margin = np.stack([v @ case.model.T.astype("f8") + case.intercept for v in values])
-    loss = ReferenceLoss("logistic")
-    found = residuals(polynomial, loss, margin, tile.target) / samples
+    found = residuals(polynomial, ReferenceLoss(o.loss), margin, tile.target) / samples
     slope = sum(r.T @ v for r, v in zip(found, values, strict=True)) / 64
     return np.append(slope, found.sum() / 64)
 
 
+@pytest.mark.parametrize("loss", sorted(CENTRES))
 @pytest.mark.parametrize("samples", [4, 8])
-def test_a_step_is_unbiased_for_the_polynomial_at_the_rows(samples: int) -> None:
+def test_a_step_is_unbiased_for_the_polynomial_at_the_rows(samples: int, loss: str) -> None:
     """Over roundings and draws: five standard errors, a false alarm once in 300,000 runs."""
-    assert observed_error(samples) < 5
+    assert observed_error(samples, loss) < 5
 
 
+@pytest.mark.parametrize("loss", sorted(CENTRES))
 @pytest.mark.parametrize("samples", [4, 8])
-def test_a_sample_used_twice_would_be_noticed(samples: int) -> None:
-    assert observed_error(samples, reuse=True) > 10
+def test_a_sample_used_twice_would_be_noticed(samples: int, loss: str) -> None:
+    assert observed_error(samples, loss, reuse=True) > 10
+
+
+def test_the_hinge_takes_its_slope_at_the_mean_of_the_others_beyond_the_range() -> None:
+    """-1 or 0 for a row of its class, with nothing taken out, whatever the sample itself says."""
+    polynomial = ReferencePolynomial(np.array(COEFFICIENTS[:4]), 0.5, 8.0, 1.0)
+    margin = np.array([[0.2, 5.0], [0.1, 3.0], [0.3, 4.0], [9.0, -9.0]])[:, :, None]
+    found = residuals(polynomial, ReferenceLoss("hinge"), margin, np.ones((2, 1)))
+    assert found[3].ravel().tolist() == [-1.0, 0.0]  # 0.2 and 4 are what the others show
+    other_class = residuals(polynomial, ReferenceLoss("hinge"), -margin, np.zeros((2, 1)))
+    assert other_class[3].ravel().tolist() == [1.0, 0.0]
 
 
 def test_symmetric_means_are_those_of_all_products() -> None:
@@ -247,7 +263,7 @@ def test_symmetric_means_are_those_of_all_products() -> None:
     [
         ({"polynomial": (np.zeros(3, "f4"), 1.0, 1.0)}, "each of four or eight samples"),
         ({"polynomial": (np.zeros(4, "f4"), 0.0, 1.0)}, "must be above 0"),
-        ({"loss": "squared"}, "goes with the logistic loss"),
+        ({"loss": "squared"}, "goes with the logistic loss or the hinge"),
         ({"arithmetic": "int8"}, "goes with float arithmetic"),
         ({"correction": 0.5}, "without split and correction"),
     ],

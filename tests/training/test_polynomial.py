@@ -154,15 +154,16 @@ def test_classes_are_trained_each_against_the_rest(tmp_path: Path) -> None:
     assert right[1] > right[0] - 0.01
 
 
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
 @pytest.mark.parametrize("samples", [4, 8])
 def test_the_model_depends_on_rows_options_and_seed_alone(
-    samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: int, loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads, chunks and instruction sets change no bit."""
     monkeypatch.setattr(plan_module, "_WINDOW_VALUES", 1)
     monkeypatch.setattr(plan_module, "_MIN_WINDOW_TILES", 4)
     source, live, models = classes_npz(tmp_path / "t.npz", rows=4000), _native.live_simd(), set()
-    options = TrainOptions(epochs=3, sampling="chebyshev", validation=0.1)
+    options = TrainOptions(loss=loss, epochs=3, sampling="chebyshev", validation=0.1)
 
     def saved(dataset: Dataset, threads: int) -> bytes:
         train(dataset, options, threads=threads).model.save(tmp_path / "m.zipml")
@@ -185,7 +186,7 @@ def test_the_model_depends_on_rows_options_and_seed_alone(
     ("given", "text"),
     [
         ({"loss": "ls-svm"}, "polynomial of degree 1, for which double sampling is exact"),
-        ({"loss": "hinge"}, "those of the logistic loss, not of hinge"),
+        ({"loss": "squared-hinge"}, "the logistic loss and the hinge, not of squared-hinge"),
         ({"solver": "svrg"}, "taken in steps of sgd, not by svrg"),
         ({"solver": "gram"}, "taken in steps of sgd, not by gram"),
         ({"arithmetic": "int8"}, "int8 arithmetic do not go together"),

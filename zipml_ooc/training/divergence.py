@@ -43,6 +43,8 @@ _FAR = 4.0
 # A loss this far below zero, in parts of that of the zero model and in standard deviations of an
 # estimate, is none: the rounding bias of a runaway model has been taken out of it.
 _BELOW, _DEVIATIONS = 0.05, 8.0
+# The hinge by polynomials is off by what its series leaves, above or below.
+_BELOW_BY_SLOPES = 1.0
 # The correction matters if it takes this part of the loss away; the way is looked at again when
 # what it takes has grown by this factor, and models up to the second one are in order.
 _MATTERS, _GROWN, _CALM = 0.1, 2.0, 1.5
@@ -123,6 +125,8 @@ class Watch:
     ) -> None:
         self._problem, self._corrects = problem, problem.corrected and schedule.shrinkage > 0
         self._steps, self._schedule, self._weak = steps, schedule, weak
+        # The loss is then added up from slopes that a polynomial estimates.
+        self._from_slopes = problem.polynomial is not None and problem.loss == "hinge"
         self._at_zero = problem.loss_at_zero
         self._loss = self._at_zero
         self.seen = Seen() if seen is None else replace(seen)
@@ -135,9 +139,10 @@ class Watch:
             return DIVERGED
         # That of the squared loss may be somewhat below zero by chance, like any estimate.
         raw = mean + self._removed(state.model)
+        below = _BELOW_BY_SLOPES if self._from_slopes else _BELOW
         chance = _DEVIATIONS * raw / math.sqrt(max(state.rows, 1))
-        if mean < -max(_BELOW * self._at_zero, chance):
-            return FALLING
+        if mean < -max(below * self._at_zero, chance):
+            return DIVERGED if self._from_slopes else FALLING
         if self._corrects and self._weak is not None:
             self.seen.travelled += self._steps * self._schedule.step_at(part)
             model = state.estimate()[0]

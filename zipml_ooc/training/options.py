@@ -71,9 +71,10 @@ class TrainOptions:
         Gradient estimator. ``double`` (ZipML, section 2.2) needs two samples; ``corrected`` takes
         the known rounding variance out of a single sample's gradient; ``naive`` does not and is
         biased like a ridge penalty. ``auto``: ``double`` on two samples and more, ``corrected`` on
-        one. ``chebyshev`` (ZipML, section 4), for the logistic loss, takes a polynomial for its
-        derivative and needs four or eight samples. ``refetch``, for the hinge loss and the weaved
-        layout: rows whose slope cannot be told from `bits` are read again at all bits.
+        one. ``chebyshev`` (ZipML, section 4), for the logistic loss and the hinge, takes a
+        polynomial for the derivative and needs four or eight samples. ``refetch``, for the hinge
+        loss and the weaved layout: rows whose slope cannot be told from `bits` are read again at
+        all bits.
     double_form : {"mean", "split"}
         ``split`` draws the two samples apart again and is the paper's estimator; ``mean`` takes
         their mean and subtracts the rounding variance: same expectation, less noise, less work.

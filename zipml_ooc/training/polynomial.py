@@ -6,6 +6,8 @@ truncated Chebyshev series on a symmetric range of margins, is from the derivati
 holds all rows and fits none of them well. Rows that the samples show outside of a narrow one take
 the derivative itself, less what its rounding adds to first order. The range is the one at which the
 mean error of both together, over some rows at the model of the moment, has the least mean square.
+
+The slope of the hinge loss is a step, and is not chosen for by that: see `step_polynomial`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import chebyshev, polynomial
 
-__all__ = ["Polynomial", "choose", "first_polynomial", "fit"]
+__all__ = [
+    "BOUND",
+    "NORMAL",
+    "PARTS",
+    "RANGES",
+    "Polynomial",
+    "choose",
+    "first_polynomial",
+    "fit",
+    "quantiles",
+]
 
 F64 = npt.NDArray[np.float64]
 
@@ -41,10 +53,11 @@ _UNFIT = 0.1
 _QUANTILES = 128
 _GRID, _NODES = 2048, 4096
 _SERIES_LIMIT = 2.0  # kSeriesLimit of the native core
-# A normal variable in so many points, and their parts.
-_NORMAL = np.linspace(-4.0, 4.0, 25)
-_PARTS = np.exp(-0.5 * _NORMAL**2)
-_PARTS /= _PARTS.sum()
+NORMAL = np.linspace(-4.0, 4.0, 25)
+"""A normal variable in so many points."""
+PARTS = np.exp(-0.5 * NORMAL**2)
+"""What part of it stands at each of them."""
+PARTS /= PARTS.sum()
 
 
 @dataclass(frozen=True)
@@ -54,17 +67,26 @@ class Polynomial:
     Attributes
     ----------
     coefficients : tuple of float
-        Of the powers of u / range, from the lowest on.
+        Of the powers of (u - centre) / range, from the lowest on.
     range : float
-        It stands for the derivative where the mean margin of the other samples is within
-        -range..range.
+        It stands for the derivative where the mean margin of the other samples is within this of
+        the centre.
     error : float
-        Bound of its distance from the derivative there.
+        Bound of its distance from the derivative there, but for the band.
     rms_error : float or None
         Root mean square over the rows that it was chosen by of what they take on average, less the
         derivative.
     outside : float or None
         Part of the samples of these rows that are seen outside of the range.
+    centre : float
+        0 for the logistic loss, for the hinge the margin at which its slope jumps.
+    band : float or None
+        For the hinge: up to so far from the centre the distance may be larger, up to 1/2.
+    pull : float or None
+        For the hinge: root of the squared mean of what these rows are off on average and the
+        squared mean of its product with their standardised margins.
+    deviation : float or None
+        For the hinge: standard deviation of what they take, in the root mean square.
     """
 
     coefficients: tuple[float, ...]
@@ -72,6 +94,10 @@ class Polynomial:
     error: float
     rms_error: float | None = None
     outside: float | None = None
+    centre: float = 0.0
+    band: float | None = None
+    pull: float | None = None
+    deviation: float | None = None
 
     @property
     def degree(self) -> int:
@@ -80,8 +106,11 @@ class Polynomial:
 
     @property
     def fits(self) -> bool:
-        """Whether it is near enough to the derivative, as far as that is known."""
-        return self.rms_error is None or self.rms_error <= _UNFIT
+        """Whether it is near enough to the derivative, as far as that is known.
+
+        To a step none is near everywhere: its range was chosen by what that does to the model.
+        """
+        return self.band is not None or self.rms_error is None or self.rms_error <= _UNFIT
 
     def weights(self, samples: int) -> npt.NDArray[np.float32]:
         """What the kernel multiplies the elementary symmetric polynomials of the samples by."""
@@ -94,8 +123,12 @@ class Polynomial:
         return self.weights(samples), self.range, BOUND
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self) | {"coefficients": list(self.coefficients), "degree": self.degree}
+        """Return plain JSON values; those of the hinge where it is for that."""
+        kept = asdict(self) | {"coefficients": list(self.coefficients), "degree": self.degree}
+        if self.band is None:
+            for name in ("centre", "band", "pull", "deviation"):
+                del kept[name]
+        return kept
 
 
 def _derivative(u: F64) -> F64:
@@ -155,12 +188,9 @@ def choose(signed: F64, weight: F64, *, samples: int, noise: float) -> Polynomia
     noise : float
         Variance that rounding gives the margin of a single sample.
     """
-    order = np.argsort(signed, kind="stable")
-    below = np.cumsum(weight[order])
-    if not below[-1] > 0 or not np.isfinite(signed).all():
+    u = quantiles(signed, weight)
+    if u is None:
         return first_polynomial(samples)
-    at = (np.arange(_QUANTILES) + 0.5) / _QUANTILES * below[-1]
-    u = signed[order][np.minimum(np.searchsorted(below, at), len(order) - 1)]
     seen = _Seen(u, noise / (samples - 1))
     best = [
         min((seen.judged(fit(degree, r)) for r in RANGES), key=_rms)
@@ -168,6 +198,16 @@ def choose(signed: F64, weight: F64, *, samples: int, noise: float) -> Polynomia
     ]
     least = min(_rms(found) for found in best)
     return next(p for p in best if _rms(p) <= max(_NEARLY * least, _NEGLIGIBLE))
+
+
+def quantiles(signed: F64, weight: F64) -> F64 | None:
+    """Quantiles that stand for the margins of weighted rows; None if there is nothing to see."""
+    order = np.argsort(signed, kind="stable")
+    below = np.cumsum(weight[order])
+    if not below[-1] > 0 or not np.isfinite(signed).all():
+        return None
+    at = (np.arange(_QUANTILES) + 0.5) / _QUANTILES * below[-1]
+    return np.asarray(signed[order][np.minimum(np.searchsorted(below, at), len(order) - 1)])
 
 
 class _Seen:
@@ -179,7 +219,7 @@ class _Seen:
 
     def __init__(self, u: F64, variance: float) -> None:
         self._exact, self._deviation = _derivative(u), math.sqrt(variance)
-        self._mean = u[:, None] + self._deviation * _NORMAL
+        self._mean = u[:, None] + self._deviation * NORMAL
         plain = _derivative(self._mean)
         second = _second(self._mean)
         self._plain = plain - 0.5 * min(variance, _SERIES_LIMIT) * second
@@ -195,9 +235,9 @@ class _Seen:
             value += level[j] * high
             low, high = high, self._mean * high - j * deviation**2 * low
         inside = np.abs(self._mean) < r
-        off = np.where(inside, value, self._plain) @ _PARTS - self._exact
+        off = np.where(inside, value, self._plain) @ PARTS - self._exact
         rms = math.sqrt(float(np.mean(np.square(off))))
-        outside = 1.0 - float(np.mean(inside @ _PARTS))
+        outside = 1.0 - float(np.mean(inside @ PARTS))
         # Last digits may depend on the processor, and equal runs give equal files.
         return replace(found, rms_error=float(f"{rms:.4g}"), outside=float(f"{outside:.3f}"))
 

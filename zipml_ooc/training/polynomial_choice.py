@@ -6,12 +6,14 @@ Which tiles are looked at depends on the dataset and the options alone, and so d
 from __future__ import annotations
 
 import numpy as np
+from zipml_codecs import TILE_ROWS
 
 from .curved import sampled_tiles
 from .loading import load_tiles
-from .polynomial import Polynomial, choose, first_polynomial
+from .polynomial import Polynomial, choose
 from .problem import F64, Problem
 from .shrinkage import rounded_down
+from .step_polynomial import choose_step
 from .tasks import Job
 
 __all__ = ["polynomial_at", "step_part"]
@@ -33,7 +35,8 @@ def polynomial_at(job: Job, problem: Problem, model: F64, intercept: F64) -> Pol
     """Choose by the margins of some training rows; all outputs together."""
     tiles = sampled_tiles(job.plan, problem.columns)
     if not len(tiles):
-        return first_polynomial(problem.samples)
+        assert problem.polynomial is not None
+        return problem.polynomial
     loaded = load_tiles(job.open(), problem, tiles)
     margin = loaded.margins(model.astype(np.float32), intercept.astype(np.float32))
     target = loaded.ordered_targets()
@@ -43,4 +46,8 @@ def polynomial_at(job: Job, problem: Problem, model: F64, intercept: F64) -> Pol
     weight = np.repeat(loaded.ordered_weights(), problem.outputs)
     # A single sample has as many times the variance of the mean as there are samples.
     noise = problem.samples * (np.square(model) @ problem.variance.astype(np.float64)).mean()
-    return choose(signed.ravel(), weight, samples=problem.samples, noise=float(noise))
+    seen = signed.ravel(), weight
+    if problem.loss == "hinge":
+        unknowns = (problem.columns + 1) / (job.plan.training_tile_count * TILE_ROWS)
+        return choose_step(*seen, samples=problem.samples, noise=float(noise), unknowns=unknowns)
+    return choose(*seen, samples=problem.samples, noise=float(noise))

@@ -22,6 +22,7 @@ from ..losses import LOSSES
 from .options import TrainOptions
 from .polynomial import Polynomial, first_polynomial
 from .refetching import REFETCH, require_refetching
+from .step_polynomial import first_step
 
 __all__ = ["Problem", "RowWeights", "make_problem"]
 
@@ -224,10 +225,10 @@ def _check_polynomial(spec: DatasetSpec, options: TrainOptions) -> None:
             f"the gradient of the {loss} loss is a polynomial of degree 1, for which double "
             "sampling is exact: use --gradient double"
         )
-    if loss != "logistic":
+    if loss not in ("logistic", "hinge"):
         raise UsageError(
-            f"polynomial gradients are those of the logistic loss, not of {loss}: use --loss "
-            "logistic, or --gradient double"
+            f"polynomial gradients are those of the logistic loss and the hinge, not of {loss}: "
+            "use --loss logistic or hinge, or --gradient double"
         )
     if samples <= 2:
         raise UsageError(
@@ -319,8 +320,12 @@ def make_problem(spec: DatasetSpec, options: TrainOptions) -> Problem:
         precision=q.bits,
         woven=q.samples if q.weaved else 0,
         finer=finer,
-        polynomial=first_polynomial(q.samples) if sampling == "chebyshev" else None,
+        polynomial=_first_polynomial(loss, q.samples) if sampling == "chebyshev" else None,
     )
+
+
+def _first_polynomial(loss: str, samples: int) -> Polynomial:
+    return first_step() if loss == "hinge" else first_polynomial(samples)
 
 
 def _estimator(sampling: str, options: TrainOptions) -> str:

@@ -226,16 +226,16 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
         loaded = job.load(problem, part, plan.around(window))
         rows += loaded.weight
         sizes |= loaded.chunk_bytes
-        if loaded.refetcher is not None:
-            loss_sum += _decided_loss(problem, loaded, model, intercept)
+        if loaded.refetcher is not None or (problem.polynomial and problem.loss == "hinge"):
+            loss_sum += _loss_of_slopes(problem, loaded, model, intercept)
             again += loaded.reread.bytes
             continue
         loss_sum += window_loss(problem, loaded, model, intercept)
     return Score(loss_sum, rows, sum(sizes.values()) + again)
 
 
-def _decided_loss(problem: Problem, loaded: LoadedTiles, model: F64, intercept: F64) -> float:
-    """Loss whose slopes no rounding made wrong, and so without its bias; nothing moves."""
+def _loss_of_slopes(problem: Problem, loaded: LoadedTiles, model: F64, intercept: F64) -> float:
+    """The hinge as its slopes times margins, without bias as far as these are; nothing moves."""
     total, _ = loaded.batch.full_gradient(
         model=model.astype(np.float32),
         intercept=intercept.astype(np.float32),
@@ -249,6 +249,7 @@ def _decided_loss(problem: Problem, loaded: LoadedTiles, model: F64, intercept: 
         draw=0,
         out=np.empty(model.shape),
         intercept_out=np.empty(intercept.shape),
+        polynomial=_polynomial(problem),
         **loaded.fetching,
     )
     return float(total)
