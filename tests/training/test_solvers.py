@@ -110,9 +110,32 @@ def test_columns_that_are_copies_or_constant_share_the_solution(tmp_path: Path) 
     np.testing.assert_allclose(found, [1, 1, 0, 0, 1, 0], atol=0.02)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_gram_solves_ls_svm_on_the_signs_of_classes(tmp_path: Path, classes: int) -> None:
+    """As least squares on 1 and -1, one class against the rest; its loss is what sgd reports."""
+    rng = np.random.default_rng(5)
+    y = rng.integers(0, classes, 3000)
+    x = (2 * rng.standard_normal((classes, 5)))[y] + rng.standard_normal((3000, 5))
+    np.savez(tmp_path / "t.npz", X=x, y=y)
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=4, task="classification")
+    found = train(dataset, TrainOptions(loss="ls-svm", solver="gram", l2=0.02, shrinkage=0.5))
+    stored, spec = decoded(dataset), dataset.spec
+    sign = np.where(y[:, None] == (np.arange(3) if classes == 3 else [1]), 1.0, -1.0)
+    centred = stored - stored.mean(axis=0)
+    matrix = centred.T @ centred / 3000 + np.diag(0.02 - 0.5 * spec.variance / 2)
+    expected = np.linalg.solve(matrix, centred.T @ sign / 3000).T
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(found.model.coef, expected, rtol=2e-4, atol=2e-5 * size)
+    intercept = sign.mean(axis=0) - expected @ stored.mean(axis=0)
+    np.testing.assert_allclose(found.model.intercept, intercept, atol=2e-5 * size)
+    stepped = train(dataset, TrainOptions(loss="ls-svm", l2=0.02, shrinkage=0.5, epochs=40))
+    assert found.loss == pytest.approx(stepped.loss, rel=2e-3)
+    assert found.model.predict(x[:9]).tolist() == stepped.model.predict(x[:9]).tolist()
+
+
 def test_gram_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     labels = compressed(classes_npz(tmp_path / "c.npz"), tmp_path / "c")
-    with pytest.raises(UsageError, match="squared loss"):
+    with pytest.raises(UsageError, match="squared loss or ls-svm"):
         train(labels, TrainOptions(solver="gram"))
     np.savez(tmp_path / "w.npz", X=np.random.default_rng(0).random((70, 4097)), y=np.arange(70.0))
     wide = compressed(tmp_path / "w.npz", tmp_path / "w", bits=2)

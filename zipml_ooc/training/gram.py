@@ -4,6 +4,7 @@ Products of codes are added up exactly, so that the moments do not depend on thr
 windows. The rounding variance is taken out of their diagonal, as the estimators take it out of a
 gradient, and what is left is solved in double precision: by Cholesky, by eigenvalues where the
 problem is singular or a whole ridge path is wanted, by coordinate descent with an L1 penalty.
+LS-SVM is the squared loss of the classes' signs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .graph import Graph
 from .loading import load_tiles
 from .moments import second_moments
 from .options import TrainOptions
-from .problem import F64, Problem
+from .problem import F32, F64, Problem
 from .results import PathPoint
 from .runner import Runner
 from .sizes import Sized
@@ -91,13 +92,21 @@ def measure(job: Job, window: int, *, held_out: bool) -> Moments:
         xx, xy = np.zeros((d, d)), np.zeros((outputs, d))
         return Moments(0, xx, np.zeros(d), xy, np.zeros(outputs), 0.0, 0)
     loaded = load_tiles(job.open(), problem, tiles)
-    target = loaded.ordered_targets()
+    target = _numbers(problem, loaded.ordered_targets())
     xy = np.empty((outputs, d))
     loaded.batch.gradient(np.ascontiguousarray(target), xy)
     xx, x = second_moments(loaded, problem)
     exact = target.astype(np.float64)
     squares = float(np.square(exact).sum())
     return Moments(loaded.batch.rows, xx, x, xy, exact.sum(axis=0), squares, loaded.bytes_read)
+
+
+def _numbers(problem: Problem, target: F32) -> F32:
+    """Targets as the squared loss takes them: for LS-SVM, 1 for the class of an output, else -1."""
+    if problem.loss == "squared":
+        return target
+    own = target == np.arange(problem.outputs) if problem.class_codes else target > 0.5
+    return np.where(own, np.float32(1.0), np.float32(-1.0))
 
 
 @dataclass(frozen=True)
@@ -119,15 +128,15 @@ def fit(job: Job, runner: Runner, options: TrainOptions) -> Fitted:
     Raises
     ------
     UsageError
-        The loss is not the squared one, or there are too many columns.
+        The loss is no squared one, or there are weights or too many columns.
     Indefinite
         There is no minimum.
     """
     problem = job.problem
-    if problem.loss != "squared":
+    if problem.loss not in ("squared", "ls-svm"):
         raise UsageError(
-            f"solver gram needs the squared loss and this run has the {problem.loss} one: use "
-            "--solver sgd or svrg"
+            f"solver gram needs the squared loss or ls-svm and this run has the {problem.loss} "
+            "one: use --solver sgd or svrg"
         )
     if problem.weights is not None:
         raise UsageError("solver gram takes no weights: use --solver sgd or svrg")
