@@ -248,6 +248,8 @@ def _polynomial(record: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("pull") is not None:
         text += f"; rows {number(found['pull'])} where it matters, {number(found['deviation'])} of"
         text += f" noise, {found['outside']:.1%} outside"
+        if not found["suits"]:
+            text += "; none suits margins that rounding moves so far: use more bits or --samples 8"
     elif found["rms_error"] is not None:
         text += f"; rows {number(found['rms_error'])} in the rms, {found['outside']:.1%} outside"
     return [("polynomial", text)]

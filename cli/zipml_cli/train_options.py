@@ -193,7 +193,7 @@ SolverName = Annotated[
     typer.Option(
         "--solver",
         help="Mini-batch SGD; SGD with a full gradient in each epoch, which converges to the "
-        "optimum of the stored data; or, for the squared loss up to 4096 columns, one pass and "
+        "optimum of the stored data; or, for squared or ls-svm up to 4096 columns, one pass and "
         "the solution itself.",
     ),
 ]

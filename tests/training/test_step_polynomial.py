@@ -194,7 +194,7 @@ def test_where_no_polynomial_suits_the_run_goes_on_and_is_no_worse_than_naive(
     dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=1, samples=4)
     found = trained(dataset, "chebyshev")
     polynomial = found.model.record["polynomial"]
-    assert polynomial["pull"] > 0.1
+    assert polynomial["pull"] > 0.1 and not polynomial["suits"]
     assert hinge(found.model, x, sign) < hinge(trained(dataset, "naive").model, x, sign)
 
 
@@ -221,7 +221,8 @@ def test_the_record_tells_degree_range_error_and_noise(tmp_path: Path) -> None:
     assert 0 < found["error"] < 0.14 and 0 < found["band"] < found["range"]
     assert 0 <= found["pull"] < found["rms_error"] < 0.5 and 0 < found["deviation"] < 2
     logistic = train(dataset, TrainOptions(epochs=3, sampling="chebyshev")).model.record
-    assert not {"centre", "band", "pull", "deviation"} & set(logistic["polynomial"])
+    assert found["suits"]
+    assert not {"centre", "band", "pull", "deviation", "suits"} & set(logistic["polynomial"])
 
 
 def test_classes_weights_and_penalties_go_with_it(tmp_path: Path) -> None:

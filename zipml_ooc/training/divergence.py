@@ -43,8 +43,6 @@ _FAR = 4.0
 # A loss this far below zero, in parts of that of the zero model and in standard deviations of an
 # estimate, is none: the rounding bias of a runaway model has been taken out of it.
 _BELOW, _DEVIATIONS = 0.05, 8.0
-# The hinge by polynomials is off by what its series leaves, above or below.
-_BELOW_BY_SLOPES = 1.0
 # The correction matters if it takes this part of the loss away; the way is looked at again when
 # what it takes has grown by this factor, and models up to the second one are in order.
 _MATTERS, _GROWN, _CALM = 0.1, 2.0, 1.5
@@ -125,7 +123,6 @@ class Watch:
     ) -> None:
         self._problem, self._corrects = problem, problem.corrected and schedule.shrinkage > 0
         self._steps, self._schedule, self._weak = steps, schedule, weak
-        # The loss is then added up from slopes that a polynomial estimates.
         self._from_slopes = problem.polynomial is not None and problem.loss == "hinge"
         self._at_zero = problem.loss_at_zero
         self._loss = self._at_zero
@@ -139,7 +136,8 @@ class Watch:
             return DIVERGED
         # That of the squared loss may be somewhat below zero by chance, like any estimate.
         raw = mean + self._removed(state.model)
-        below = _BELOW_BY_SLOPES if self._from_slopes else _BELOW
+        # The hinge from slopes by polynomials is off by what these leave, to either side.
+        below = _FAR if self._from_slopes else _BELOW
         chance = _DEVIATIONS * raw / math.sqrt(max(state.rows, 1))
         if mean < -max(below * self._at_zero, chance):
             return DIVERGED if self._from_slopes else FALLING

@@ -90,8 +90,8 @@ class TrainOptions:
         does not bring the loss (that of held-out rows, if there are any) down by 5 %.
     solver : {"sgd", "svrg", "gram"}
         Mini-batch SGD; SGD whose steps are freed of variance by a full gradient in each epoch,
-        which converges to the optimum of the stored data; or, for the squared loss, one pass for
-        the second moments and then the solution itself.
+        which converges to the optimum of the stored data; or, for the squared loss and LS-SVM,
+        one pass for the second moments and then the solution itself.
     full_gradient_bits : int, optional
         At how many bits the full gradients of ``svrg`` read a dataset of the weaved layout; the
         steps read it at `bits`. By default as many as the steps.

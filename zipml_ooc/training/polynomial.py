@@ -49,6 +49,8 @@ _NEARLY, _NEGLIGIBLE = 1.1, 1e-3
 # Residuals that are this far off in the end come with no model worth having: with half of it runs
 # ended within 2 % of the optimum, with more than it up to 140 % above.
 _UNFIT = 0.1
+# The same for a hinge, of the part that acts on the model: these runs go on, and say so.
+_FAR_PULL = 0.1
 # Margins stand for those of all rows by so many of their quantiles.
 _QUANTILES = 128
 _GRID, _NODES = 2048, 4096
@@ -125,8 +127,9 @@ class Polynomial:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; those of the hinge where it is for that."""
         kept = asdict(self) | {"coefficients": list(self.coefficients), "degree": self.degree}
+        kept["suits"] = self.pull is None or self.pull <= _FAR_PULL
         if self.band is None:
-            for name in ("centre", "band", "pull", "deviation"):
+            for name in ("centre", "band", "pull", "deviation", "suits"):
                 del kept[name]
         return kept
 

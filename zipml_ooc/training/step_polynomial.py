@@ -39,7 +39,7 @@ def fit_step(degree: int, margin_range: float) -> Polynomial:
     >>> [round(c, 4) for c in found.coefficients]
     [-0.5, 1.2732, 0.0, -0.8488]
     >>> found.error, found.band
-    (0.100211, 0.681641)
+    (0.100211, 0.680664)
     """
     odd = np.arange(1, degree + 1, 2)
     terms = np.zeros(degree + 1)

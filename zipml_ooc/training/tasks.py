@@ -249,7 +249,7 @@ def _loss_of_slopes(problem: Problem, loaded: LoadedTiles, model: F64, intercept
         draw=0,
         out=np.empty(model.shape),
         intercept_out=np.empty(intercept.shape),
-        polynomial=_polynomial(problem),
+        polynomial=kernel_polynomial(problem),
         **loaded.fetching,
     )
     return float(total)
