@@ -44,12 +44,19 @@ class LevelGatherer:
             histogram.add(column[~np.isnan(column)][:, None])
 
     def merge(self, other: LevelGatherer) -> None:
-        """Count what another one has counted."""
-        for mine, theirs in zip(self._histograms, other._histograms, strict=True):
-            mine.merge(theirs)
+        """Count what another one has counted, which may become part of this one."""
+        pairs = zip(self._histograms, other._histograms, strict=True)
+        self._histograms = [_merged(mine, theirs) for mine, theirs in pairs]
 
     def fit(self, statistics: ColumnStatistics) -> FittedLevels:
         """Find the levels, once every row has been counted."""
         return fit_levels(
             self._histograms, self._quantizer, at=statistics.mean, more=statistics.missing
         )
+
+
+def _merged(mine: LevelHistograms, theirs: LevelHistograms) -> LevelHistograms:
+    if not mine.rows:  # what it holds is as large as a range of rows
+        return theirs
+    mine.merge(theirs)
+    return mine

@@ -31,6 +31,47 @@ struct Place {
   }
 };
 
+// Adds the bins first .. end of a column of `other`, which are as wide, to those that lie `from` further.
+void add_equal(const LevelBins& b, const LevelBins& other, size_t c, int64_t first, int64_t end, int64_t from) {
+  const int64_t* const counts = other.counts + c * other.bins;
+  const int64_t* const sums = other.sums + c * other.bins;
+  int64_t* const to_counts = b.counts + c * b.bins;
+  int64_t* const to_sums = b.sums + c * b.bins;
+  int64_t kept[2] = {0, 0};  // of the bins next to zero
+  for (const int64_t k : {-1, 0}) {
+    const int64_t place = k - b.origin[c];
+    if (place >= 0 && place < static_cast<int64_t>(b.bins)) kept[k + 1] = to_sums[place];
+  }
+  for (int64_t i = first; i < end; ++i) to_counts[i + from] += counts[i];
+  for (int64_t i = first; i < end; ++i) to_sums[i + from] += sums[i];
+  for (const int64_t k : {-1, 0}) {
+    const int64_t place = k - b.origin[c];
+    if (place >= 0 && place < static_cast<int64_t>(b.bins)) to_sums[place] = kept[k + 1];
+  }
+}
+
+// The same for bins that are narrower, by 2^shift.
+void add_narrower(const LevelBins& b, const LevelBins& other, size_t c, int64_t first, int64_t end,
+                  int64_t shift) {
+  for (int64_t i = first; i < end; ++i) {
+    const size_t source = c * other.bins + static_cast<size_t>(i);
+    const int64_t count = other.counts[source];
+    if (count == 0) continue;
+    const int64_t k = other.origin[c] + i, to = coarser(k, shift), place = to - b.origin[c];
+    const size_t target = c * b.bins + static_cast<size_t>(place);
+    b.counts[target] += count;
+    if (b.next_to_zero(c, static_cast<size_t>(place))) continue;
+    // Exact: away from zero every value is a whole number of the wider units too.
+    const int64_t edge = k - to * (int64_t{1} << shift);
+    if (shift <= 8 && count < int64_t{1} << 26) {
+      b.sums[target] += (other.sums[source] + count * edge * kUnit) >> shift;
+    } else {
+      const __int128 sum = other.sums[source] + static_cast<__int128>(count) * edge * kUnit;
+      b.sums[target] += static_cast<int64_t>(sum >> shift);
+    }
+  }
+}
+
 void push(LevelPoints& out, double x, double weight) {
   if (!out.points.empty() && x <= out.points.back()) {
     out.weights.back() += weight;
@@ -54,25 +95,25 @@ void unpack_counts(uint64_t* packed, const LevelBins& b) {
 }
 
 bool add_bins(const LevelBins& b, const LevelBins& other) {
-  const auto bins = static_cast<int64_t>(b.bins), more = static_cast<int64_t>(other.bins);
+  const auto bins = static_cast<int64_t>(b.bins);
   for (const bool check : {true, false}) {
     for (size_t c = 0; c < b.columns; ++c) {
       const int64_t shift = static_cast<int64_t>(b.exponent[c]) - other.exponent[c];
       if (shift < 0) return false;
-      for (int64_t i = 0; i < more; ++i) {
-        const size_t source = c * other.bins + static_cast<size_t>(i);
-        const int64_t count = other.counts[source];
-        if (count == 0) continue;
-        const int64_t k = other.origin[c] + i, to = coarser(k, shift), place = to - b.origin[c];
-        if (place < 0 || place >= bins) return false;
-        if (check) continue;
-        const size_t target = c * b.bins + static_cast<size_t>(place);
-        b.counts[target] += count;
-        if (b.next_to_zero(c, static_cast<size_t>(place))) continue;
-        // Exact: away from zero every value is a whole number of the wider units too.
-        const int64_t edge = k - to * (int64_t{1} << shift);
-        const __int128 sum = other.sums[source] + static_cast<__int128>(count) * edge * kUnit;
-        b.sums[target] += static_cast<int64_t>(sum >> shift);
+      const int64_t* const counts = other.counts + c * other.bins;
+      int64_t first = 0, end = static_cast<int64_t>(other.bins);
+      while (first < end && counts[first] == 0) ++first;
+      while (first < end && counts[end - 1] == 0) --end;
+      if (first == end) continue;
+      const int64_t from = other.origin[c] - b.origin[c];  // where bins are as wide
+      if (check) {  // the others lie between those
+        const int64_t low = coarser(other.origin[c] + first, shift) - b.origin[c];
+        const int64_t high = coarser(other.origin[c] + end - 1, shift) - b.origin[c];
+        if (low < 0 || high >= bins) return false;
+      } else if (shift == 0) {
+        add_equal(b, other, c, first, end, from);
+      } else {
+        add_narrower(b, other, c, first, end, shift);
       }
     }
   }

@@ -244,7 +244,9 @@ class LevelHistograms:
         other._unpack()
         self._widen(other._low, other._high)
         self._unpack()
-        counts, sums = other._counts.copy(), other._sums.copy()  # for it may be this one
+        counts, sums = other._counts, other._sums
+        if other is self:
+            counts, sums = counts.copy(), sums.copy()
         _native.add_bins(
             self._exponent,
             self._origin,
