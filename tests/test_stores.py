@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from tables import compressed, regression_npz, sharded
 from zarr.core.buffer import default_buffer_prototype
+from zipml_codecs import ChunkError
 
 from zipml_ooc import DataError, TrainOptions, UsageError, evaluate, open_dataset, train
 from zipml_ooc.stores import open_store
 from zipml_ooc.stores.zarr_store import ReadOnlyStore
+from zipml_ooc.value_codec import add_checksum
 
 
 @pytest.fixture
@@ -109,6 +111,45 @@ def zipped(folder: Path, file: Path, method: int = zipfile.ZIP_STORED) -> Path:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             archive.write(path, path.relative_to(folder))
     return file
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "packed zip", "memory"])
+def test_what_is_expected_of_an_object_changes_nothing_about_it(
+    tmp_path: Path, memory_url: str, kind: str
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    body = bytes(range(200))
+    good = add_checksum(body)
+    contents = {
+        "good": good,
+        "flipped": good[:50] + b"x" + good[51:],
+        "short": good[:-1],
+        "tiny": b"abc",
+        "several": b"12" + good + b"3",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    method = zipfile.ZIP_DEFLATED if kind == "packed zip" else zipfile.ZIP_STORED
+    place = str(folder)
+    if kind == "memory":
+        place = upload(folder, memory_url)
+    elif kind != "folder":
+        place = str(zipped(folder, tmp_path / "store.zip", method))
+    store = open_store(place)
+    for _ in range(2):  # a Zip file knows after the first time where its members are
+        for expected in (0, 3, 204, 205):
+            before = store.traffic.fetched_bytes
+            assert bytes(store.read_checked("good", None, expected)) == body
+            assert bytes(store.read_checked("several", (2, 204), expected)) == body
+            assert store.traffic.fetched_bytes == before + 2 * 204
+            for name in ("flipped", "short", "tiny"):
+                with pytest.raises(ChunkError, match=r"checksum.*truncated"):
+                    store.read_checked(name, None, expected)
+            with pytest.raises(OSError, match="several ends before byte 208: truncated"):
+                store.read_checked("several", (4, 204), expected)
+            with pytest.raises(FileNotFoundError):
+                store.read_checked("none", None, expected)
 
 
 @pytest.mark.parametrize("layout", ["packed", "weaved", "sharded"])

@@ -102,7 +102,8 @@ class ByteCache:
     @property
     def held_bytes(self) -> int:
         """What is kept, what waits for its use, and what is on its way."""
-        return self._held + self._waiting
+        with self._lock:
+            return self._held + self._waiting
 
     @property
     def budget_bytes(self) -> int:
@@ -120,7 +121,6 @@ class ByteCache:
     def get(self, item: Item[T]) -> T:
         """Return the value of an item, loading it if it is not held."""
         key = item.key
-        mine: Future[Any] = Future()
         with self._lock:
             self._recent[key] = None
             self._recent.move_to_end(key)
@@ -129,10 +129,11 @@ class ByteCache:
             found = self._find(key)
             if found is not None:
                 return cast(T, found.value)
-            other = self._loading.setdefault(key, mine)
-            if other is mine:
+            other = self._loading.get(key)
+            if other is None:
+                mine = self._loading[key] = Future()
                 self._waiting -= self._queued.pop(key, 0)
-        if other is not mine:
+        if other is not None:
             try:
                 value = cast(T, other.result())
             except Exception:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ __all__ = ["ChunkPlace", "ChunkPlaces", "MissingChunkError", "Sharding"]
 _ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
 # What the indexes of a dataset may take together: those of half a million chunks.
 _INDEX_BYTES = 8 << 20
+_ANY = 9876543210  # stands for the number of an object in a key
 _INDEXES = Group("shards", "index")
 
 Index = npt.NDArray[Any]
@@ -34,21 +35,28 @@ class MissingChunkError(Exception):
     """A shard does not hold the chunk."""
 
 
-@dataclass(frozen=True)
-class ChunkPlace:
+class ChunkPlace(NamedTuple):
     """An object and the bytes of it that are a chunk.
 
     Attributes
     ----------
     key : str
-    start : int
-    length : int or None
-        None: the whole object.
+    part : Range, optional
+        Without: the whole object.
     """
 
     key: str
-    start: int = 0
-    length: int | None = None
+    part: Range | None = None
+
+    @property
+    def start(self) -> int:
+        """Where the chunk begins."""
+        return 0 if self.part is None else self.part[0]
+
+    @property
+    def length(self) -> int | None:
+        """Its bytes; None: those of the object."""
+        return None if self.part is None else self.part[1]
 
     def ranges(self, parts: Sequence[Range] | None) -> list[Range] | None:
         """Ranges of the object for ranges of the chunk; None stands for all of either.
@@ -58,14 +66,15 @@ class ChunkPlace:
         OSError
             The chunk ends before a range does.
         """
-        if self.length is None:
+        if self.part is None:
             return None if parts is None else list(parts)
         if parts is None:
-            return [(self.start, self.length)]
+            return [self.part]
+        first, whole = self.part
         end = max((start + length for start, length in parts), default=0)
-        if end > self.length:
-            raise OSError(f"{self.key} holds {self.length} of its bytes, not {end}: truncated")
-        return [(self.start + start, length) for start, length in parts]
+        if end > whole:
+            raise OSError(f"{self.key} holds {whole} of its bytes, not {end}: truncated")
+        return [(first + start, length) for start, length in parts]
 
 
 @dataclass(frozen=True)
@@ -161,11 +170,13 @@ class ChunkPlaces:
     """
 
     def __init__(self, store: Store, name: str, metadata: Any, place: str) -> None:
-        self._store, self._name, self._metadata = store, name, metadata
+        self._store = store
         self._sharding, self.shape, self.codecs = Sharding.from_metadata(
             metadata.to_dict(), f"array {name} of {place}"
         )
-        self._others = (0,) * (len(self.shape) - 1)
+        first = (_ANY, *(0,) * (len(self.shape) - 1))
+        # Whatever separates the parts of keys, the number is all that they differ in.
+        self._before, self._after = f"{name}/{metadata.encode_chunk_key(first)}".split(str(_ANY))
         self._place = place
         self._indexes = ByteCache(_INDEX_BYTES)
 
@@ -177,7 +188,7 @@ class ChunkPlaces:
     def key(self, chunk: int) -> str:
         """Key of the object that holds a chunk."""
         number = chunk if self._sharding is None else chunk // self._sharding.chunks
-        return f"{self._name}/{self._metadata.encode_chunk_key((number, *self._others))}"
+        return f"{self._before}{number}{self._after}"
 
     def title(self, chunk: int) -> str:
         """What errors call a chunk."""
@@ -212,7 +223,7 @@ class ChunkPlaces:
         start, length = int(entry["offset"]), int(entry["length"])
         if start == length == NOWHERE:
             raise MissingChunkError(self.title(chunk))
-        return ChunkPlace(key, start, length)
+        return ChunkPlace(key, (start, length))
 
     def _index(self, key: str, chunk: int) -> Index:
         sharding = self._sharding

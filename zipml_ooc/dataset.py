@@ -12,26 +12,26 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from zipml_codecs import ChunkError, ChunkHeader, EncodedChunk
+from zipml_codecs import ChunkError, ChunkHeader, EncodedChunk, _native
 from zipml_codecs.weave import place_tiles, plane_ranges, tile_ranges
 
 from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .dataset_spec import ATTRIBUTE, DatasetSpec
 from .errors import REMEDY, DamagedError, DataError, UsageError
 from .row_arrays import RowArray
-from .stored_pieces import require_ours
+from .stored_pieces import first_tile, require_ours
 from .stores import Range, Store, Traffic, open_store
 from .stores.retries import UnavailableError
+from .value_codec import CHECKSUM_BYTES
 
 __all__ = ["Dataset", "open_cached", "open_dataset"]
 
-_T = TypeVar("_T")
-
 _DAMAGES = (OSError, ValueError, KeyError, RuntimeError, TypeError)
+_MISSING = (FileNotFoundError, MissingChunkError)
 _METADATA = ("zarr.json", ".zattrs")
 
 
@@ -55,7 +55,7 @@ class Dataset:
         self._beside = copy(store)  # targets and weights are not counted as chunks of X are
         self._beside.traffic = Traffic()
         self._arrays: dict[str, RowArray] = {}
-        self._like: dict[int, EncodedChunk] = {}  # by rows: what chunks have in common
+        self._like: dict[int, EncodedChunk] = {}  # by rows: one that is ours, without its codes
         self._x = group["X"]
         self._places = ChunkPlaces(store, "X", self._x.metadata, str(path))
         expected = (spec.chunk_rows, len(spec.columns))
@@ -113,7 +113,7 @@ class Dataset:
             Missing, truncated, corrupted, or of another dataset; the message names the key.
         """
         if not self.spec.quantizer.weaved or precision is None:
-            return self._checked(chunk, partial(self._read_whole, chunk))
+            return self._checked(chunk, self._read_whole)
         parse = partial(self._parse_planes, precision=precision)
         return self._checked(chunk, self._planes(self._ranges(chunk, precision), parse))
 
@@ -138,8 +138,13 @@ class Dataset:
         DataError
         """
         ranges = tile_ranges(few.header, few.precision, tiles)
-        read = self.store.read
-        data = self._named(chunk, lambda place: read(place.key, place.ranges(ranges)))
+        try:
+            place = self._places.find(chunk)
+            data = self.store.read(place.key, place.ranges(ranges))
+        except _MISSING:
+            raise self._missing(chunk) from None
+        except OSError as error:
+            raise self._unreadable(chunk, error) from error
         place_tiles(few.header, data, tiles, out)
 
     def complete_chunk(
@@ -150,52 +155,60 @@ class Dataset:
         ranges = [(0, head), *tile_ranges(few.header, few.precision, tiles)]
         base = few.codes[: few.precision * few.header.plane_size].tobytes()
 
-        def parse(data: memoryview) -> EncodedChunk:
+        def parse(chunk: int, data: memoryview) -> EncodedChunk:
             place_tiles(few.header, data[head:], tiles, out)
             joined = b"".join((data[:head], base, out.tobytes()))
-            return self._parse_planes(memoryview(joined), self.spec.quantizer.bits)
+            return self._parse_planes(chunk, memoryview(joined), self.spec.quantizer.bits)
 
         self._checked(chunk, self._planes(ranges, parse))
 
-    def _checked(self, chunk: int, read: Callable[[ChunkPlace], EncodedChunk]) -> EncodedChunk:
+    def _checked(self, chunk: int, read: Callable[[int, ChunkPlace], EncodedChunk]) -> EncodedChunk:
         for again in (True, False):
             try:
-                encoded = self._named(chunk, read)
-                require_ours(self.spec, encoded, chunk)
-                return encoded
+                return read(chunk, self._places.find(chunk))
             except ChunkError as error:
                 if not (again and self.store.remote):  # what came need not be what is there
                     raise DamagedError(
                         f"chunk {self._places.title(chunk)} of {self.path} cannot be used: "
                         f"{error}; {REMEDY}"
                     ) from error
+            except _MISSING:
+                raise self._missing(chunk) from None
+            except OSError as error:
+                raise self._unreadable(chunk, error) from error
         raise AssertionError("the second try returns or raises")
 
-    def _named(self, chunk: int, read: Callable[[ChunkPlace], _T]) -> _T:
-        """Read from where a chunk is; errors name it."""
+    def _missing(self, chunk: int) -> DamagedError:
+        return DamagedError(
+            f"chunk {self._places.title(chunk)} of {self.path} is missing: {REMEDY}"
+        )
+
+    def _unreadable(self, chunk: int, error: OSError) -> DataError:
+        kind = DataError if isinstance(error, UnavailableError) else DamagedError
+        remedy = f"; {REMEDY}" if kind is DamagedError else ""
         title = self._places.title(chunk)
-        try:
-            return read(self._places.find(chunk))
-        except (FileNotFoundError, MissingChunkError):
-            raise DamagedError(f"chunk {title} of {self.path} is missing: {REMEDY}") from None
-        except OSError as error:
-            kind = DataError if isinstance(error, UnavailableError) else DamagedError
-            remedy = f"; {REMEDY}" if kind is DamagedError else ""
-            raise kind(f"chunk {title} of {self.path} cannot be read: {error}{remedy}") from error
+        return kind(f"chunk {title} of {self.path} cannot be read: {error}{remedy}")
 
     def _read_whole(self, chunk: int, place: ChunkPlace) -> EncodedChunk:
-        part = None if place.length is None else (place.start, place.length)
         rows = self.spec.rows_of_chunk(chunk)
-        data = self.store.read_checked(place.key, part)
-        encoded = EncodedChunk.parse(data, like=self._like.get(rows))
-        if rows not in self._like:
-            self._like[rows] = replace(encoded, codes=encoded.codes[:0].copy())
+        like = self._like.get(rows)
+        expected = 0 if like is None else like.fetched + CHECKSUM_BYTES
+        data = self.store.read_checked(place.key, place.part, expected)
+        encoded = None if like is None else like.alike(data)
+        if encoded is not None and encoded.first_tile == first_tile(self.spec, chunk):
+            return encoded  # the rest is as in one that was looked at
+        encoded = EncodedChunk.parse(data)
+        require_ours(self.spec, encoded, chunk)
+        self._like.setdefault(rows, replace(encoded, codes=encoded.codes[:0].copy()))
         return encoded
 
     def _planes(
-        self, ranges: list[Range], parse: Callable[[memoryview], EncodedChunk]
-    ) -> Callable[[ChunkPlace], EncodedChunk]:
-        return lambda place: parse(self.store.read(place.key, place.ranges(ranges)))
+        self, ranges: list[Range], parse: Callable[[int, memoryview], EncodedChunk]
+    ) -> Callable[[int, ChunkPlace], EncodedChunk]:
+        def read(chunk: int, place: ChunkPlace) -> EncodedChunk:
+            return parse(chunk, self.store.read(place.key, place.ranges(ranges)))
+
+        return read
 
     def _ranges(self, chunk: int, precision: int | None) -> list[tuple[int, int]]:
         spec = self.spec
@@ -207,10 +220,12 @@ class Dataset:
         )
         return plane_ranges(header, precision or spec.quantizer.bits)
 
-    def _parse_planes(self, data: memoryview, precision: int) -> EncodedChunk:
+    def _parse_planes(self, chunk: int, data: memoryview, precision: int) -> EncodedChunk:
         spec = self.spec
         assert spec.lower is not None and spec.upper is not None  # the layout has column scales
-        return EncodedChunk.parse_planes(data, precision, spec.lower, spec.upper)
+        encoded = EncodedChunk.parse_planes(data, precision, spec.lower, spec.upper)
+        require_ours(spec, encoded, chunk)
+        return encoded
 
     def read_target(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Read targets, or class codes, of a range of rows: (rows, outputs)."""
@@ -219,8 +234,9 @@ class Dataset:
                 f"{self.path} holds no target: compress the source again with --target"
             )
         stored = self._rows("y").read(start, stop)
-        target = stored.reshape(stop - start, -1).astype(np.float64, copy=False)
-        if not np.isfinite(target).all() or (self.spec.classes is not None and target.min() < 0):
+        target = np.ascontiguousarray(stored, np.float64).reshape(stop - start, -1)
+        whole = _native.all_finite(target)
+        if not whole or (self.spec.classes is not None and target.min() < 0):
             raise DamagedError(
                 f"targets y of {self.path} are missing between rows {start} and {stop}: {REMEDY}"
             )

@@ -5,6 +5,7 @@ zarr-python decodes what has codecs that are not known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import ChunkError
 
-from .chunk_places import ChunkPlaces, MissingChunkError
+from .chunk_places import ChunkPlace, ChunkPlaces, MissingChunkError
 from .errors import REMEDY, DamagedError, DataError
 from .stores import Store
 from .stores.retries import UnavailableError
-from .value_codec import ValueCodec
+from .value_codec import CHECKSUM_BYTES, ValueCodec, require_size
 
 __all__ = ["RowArray"]
 
@@ -38,9 +39,11 @@ class RowArray:
         self._store, self._array, self._place = store, array, place
         self._places = ChunkPlaces(store, name, array.metadata, place)
         self._dtype = np.dtype(array.dtype)
+        self._chunk_bytes = math.prod(self._places.shape) * self._dtype.itemsize
         self._codec: ValueCodec | None = None
         if array.shape[1:] == self._places.shape[1:]:  # no columns in chunks of their own
             self._codec = _codec(array.metadata.to_dict(), self._places, self._dtype)
+        self._plain = self._codec is not None and self._codec.as_they_are
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read a range of rows.
@@ -59,32 +62,46 @@ class RowArray:
                     f"read: {error}"
                 ) from error
         rows = self._places.shape[0]
+        numbers = range(start // rows, -(-stop // rows))
+        if len(numbers) == 1:
+            first = numbers.start * rows
+            return self._chunk(numbers.start)[start - first : stop - first]
         parts = []
-        for number in range(start // rows, -(-stop // rows)):
+        for number in numbers:
             first = number * rows
             parts.append(self._chunk(number)[max(start - first, 0) : stop - first])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(parts)
 
     def _chunk(self, number: int) -> npt.NDArray[Any]:
-        assert self._codec is not None
-        title = f"chunk {self._places.title(number)} of {self._place}"
         for again in (True, False):
             try:
-                place = self._places.find(number)
-                data = self._store.read(place.key, place.ranges(None))
+                return self._values(self._places.find(number))
             except (FileNotFoundError, MissingChunkError):
-                raise DamagedError(f"{title} is missing: {REMEDY}") from None
+                raise DamagedError(f"{self._title(number)} is missing: {REMEDY}") from None
             except OSError as error:
                 kind = DataError if isinstance(error, UnavailableError) else DamagedError
-                raise kind(f"{title} cannot be read: {error}") from error
-            values = np.empty(self._places.shape, self._dtype)
-            try:
-                self._codec.decode(data, values)
-                return values
+                raise kind(f"{self._title(number)} cannot be read: {error}") from error
             except ChunkError as error:
                 if not (again and self._store.remote):  # what came may not be what is there
-                    raise DamagedError(f"{title} cannot be used: {error}; {REMEDY}") from error
+                    raise DamagedError(
+                        f"{self._title(number)} cannot be used: {error}; {REMEDY}"
+                    ) from error
         raise AssertionError("the second try returns or raises")
+
+    def _values(self, place: ChunkPlace) -> npt.NDArray[Any]:
+        assert self._codec is not None
+        if self._plain:
+            expected = self._chunk_bytes + CHECKSUM_BYTES
+            body = self._store.read_checked(place.key, place.part, expected)
+            require_size(len(body), self._chunk_bytes)
+            return np.frombuffer(body, self._dtype).reshape(self._places.shape)
+        data = self._store.read(place.key, place.ranges(None))
+        values = np.empty(self._places.shape, self._dtype)
+        self._codec.decode(data, values)
+        return values
+
+    def _title(self, number: int) -> str:
+        return f"chunk {self._places.title(number)} of {self._place}"
 
 
 def _codec(metadata: Mapping[str, Any], places: ChunkPlaces, dtype: np.dtype[Any]) -> Any:

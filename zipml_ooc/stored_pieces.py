@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .errors import DataError
 from .stores import Store
 from .value_codec import ValueCodec, without_checksum
 
-__all__ = ["Damage", "ObjectCheck", "StoredArray", "require_ours"]
+__all__ = ["Damage", "ObjectCheck", "StoredArray", "first_tile", "require_ours"]
 
 _SPARE_BYTES = 4096
 
@@ -144,11 +144,8 @@ class StoredArray:
         if self.name != "X" or self.shard_chunks is None:
             return None
         size = self._layout.chunk_bytes(0)  # of all but the last: where the writer put it
-        place = ChunkPlace(
-            self.places.key(chunk),
-            chunk % self.shard_chunks * size,
-            self._layout.chunk_bytes(chunk),
-        )
+        part = chunk % self.shard_chunks * size, self._layout.chunk_bytes(chunk)
+        place = ChunkPlace(self.places.key(chunk), part)
         try:
             data = self._read(place, chunk)
             self.decode(data, chunk)
@@ -163,15 +160,13 @@ class StoredArray:
             if place.length is not None and place.length > most:
                 raise ChunkError(f"it has {place.length} bytes, more than its values take")
             return self._store.read(place.key, place.ranges(None))
-        expected = layout.chunk_bytes(chunk)
-        if place.length in (None, expected):
+        expected, found = layout.chunk_bytes(chunk), place.length
+        if found in (None, expected):
             data = self._store.read(place.key, place.ranges(None))
             if len(data) == expected:
                 return data
-            place = replace(place, length=len(data))
-        raise ChunkError(
-            f"it has {place.length} bytes, not {expected}: truncated, or of another dataset"
-        )
+            found = len(data)
+        raise ChunkError(f"it has {found} bytes, not {expected}: truncated, or of another dataset")
 
     def decode(self, data: memoryview, chunk: int) -> EncodedChunk | None:
         """Check the bytes of a chunk; of X, return what is in them.
@@ -208,6 +203,11 @@ class StoredArray:
             raise ChunkError(f"its value for row {row} (counted from 0) is none that is stored")
 
 
+def first_tile(spec: DatasetSpec, chunk: int) -> int:
+    """Number of the first tile of a chunk in its dataset."""
+    return chunk * spec.chunk_rows // TILE_ROWS
+
+
 def require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
     """Refuse a chunk that is not the one that a dataset has in a place."""
     header = encoded.header
@@ -216,7 +216,7 @@ def require_ours(spec: DatasetSpec, encoded: EncodedChunk, chunk: int) -> None:
     same = (
         header.quantizer == spec.quantizer
         and header.box == (spec.rows_of_chunk(chunk), len(spec.columns))
-        and header.first_tile == chunk * spec.chunk_rows // TILE_ROWS
+        and header.first_tile == first_tile(spec, chunk)
         and _same(encoded.lower, spec.lower)
         and (encoded.lower is None or _same(encoded.upper, spec.upper))
         and _same(encoded.places, None if tables is None else tables.places)

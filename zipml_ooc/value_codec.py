@@ -12,7 +12,7 @@ from numcodecs.zstd import Zstd
 from zipml_codecs import ChunkError
 from zipml_codecs.checksum import crc32c
 
-__all__ = ["CHECKSUM_BYTES", "ValueCodec", "add_checksum", "without_checksum"]
+__all__ = ["CHECKSUM_BYTES", "ValueCodec", "add_checksum", "require_size", "without_checksum"]
 
 CHECKSUM_BYTES = 4
 
@@ -94,6 +94,11 @@ class ValueCodec:
         """Whether there is a checksum, of its own or the compressor's."""
         return self._checksum or bool(getattr(self._compressor, "checksum", False))
 
+    @property
+    def as_they_are(self) -> bool:
+        """Whether a chunk is the bytes of its values and a checksum."""
+        return self._checksum and self._compressor is None
+
     def to_metadata(self) -> Any:
         """Return what Zarr calls compressors."""
         if not self._checksum:
@@ -122,8 +127,7 @@ class ValueCodec:
         size = len(body) if self._compressor is None else out.nbytes
         if isinstance(self._compressor, Zstd):
             size = _content_size(body)
-        if size != out.nbytes:
-            raise ChunkError(f"it does not hold {out.nbytes} bytes of values")
+        require_size(size, out.nbytes)
         if self._compressor is None:
             out.reshape(-1).view(np.uint8)[:] = np.frombuffer(body, np.uint8)
             return
@@ -131,6 +135,12 @@ class ValueCodec:
             self._compressor.decode(body, out)
         except (RuntimeError, ValueError) as error:
             raise ChunkError(f"it cannot be decompressed: {error}") from error
+
+
+def require_size(size: int, expected: int) -> None:
+    """Refuse a chunk whose values take another number of bytes."""
+    if size != expected:
+        raise ChunkError(f"it does not hold {expected} bytes of values")
 
 
 def _content_size(data: memoryview) -> int:

@@ -1,12 +1,14 @@
 """The loading path alone: stored bytes to buffers that the kernels take, beside plain `read()`.
 
 All sides read files that lie in the page cache and keep nothing; they take turns, and a ratio is
-the median over pairs of turns.
+the median over pairs of turns. `read()` is what one writes, `Path.read_bytes`; beside it stand the
+system's calls alone (open, fstat, read, close, from Python), which do without file objects.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from zipml_ooc import CompressOptions, Dataset, compress, synth
 from ..kernels.timing import seconds
 
 BITS, SAMPLES = 4, 2
-_TURNS = 25
+_TURNS = 101
 _RAW_ROWS = 200_000
 
 
@@ -67,15 +69,12 @@ def _packed_ways(dataset: Dataset, threads: int) -> list[dict[str, Any]]:
         start = number * spec.chunk_rows
         dataset.read_target(start, start + spec.rows_of_chunk(number))
 
-    size = sum(file.stat().st_size for file in files)
-    plain = _each(_read, files, threads)
-    targets = sum(file.stat().st_size for file in _files(Path(dataset.path) / "y" / "c"))
+    targets = _files(Path(dataset.path) / "y" / "c")
+    in_turns = [file for pair in zip(files, targets, strict=True) for file in pair]
     return [
-        _compared("zipml, chunks checked", _each(dataset.read_chunk, chunks, threads), plain, size,
+        _compared("zipml, chunks checked", _each(dataset.read_chunk, chunks, threads), files,
                   threads),
-        _compared("zipml, with targets", _each(with_targets, chunks, threads),
-                  _each(_read, [*files, *_files(Path(dataset.path) / "y" / "c")], threads),
-                  size + targets, threads),
+        _compared("zipml, with targets", _each(with_targets, chunks, threads), in_turns, threads),
     ]  # fmt: skip
 
 
@@ -87,11 +86,7 @@ def _raw_ways(place: Path, threads: int) -> list[dict[str, Any]]:
     def decode(start: int) -> None:
         array[start : start + array.chunks[0]]
 
-    size = sum(file.stat().st_size for file in files)
-    name = "zarr-python, raw float32"
-    return [
-        _compared(name, _each(decode, starts, threads), _each(_read, files, threads), size, threads)
-    ]
+    return [_compared("zarr-python, raw float32", _each(decode, starts, threads), files, threads)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -100,6 +95,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _read(file: Path) -> None:
     file.read_bytes()
+
+
+def _calls(path: str) -> None:
+    file = os.open(path, os.O_RDONLY)
+    os.read(file, os.fstat(file).st_size)
+    os.close(file)
 
 
 def _each(function: Callable[[Any], Any], over: Sequence[Any], threads: int) -> Callable[[], None]:
@@ -116,19 +117,27 @@ def _each(function: Callable[[Any], Any], over: Sequence[Any], threads: int) -> 
 
 
 def _compared(
-    name: str, run: Callable[[], None], plain: Callable[[], None], size: int, threads: int
+    name: str, run: Callable[[], None], files: Sequence[Path], threads: int
 ) -> dict[str, Any]:
-    plain()
-    run()
-    turns = [(seconds(plain), seconds(run)) for _ in range(_TURNS)]
-    own = statistics.median(own for _, own in turns)
-    ratios = sorted(base / own for base, own in turns)
+    ways = {
+        "plain": _each(_read, files, threads),
+        "calls": _each(_calls, [str(file) for file in files], threads),
+        "own": run,
+    }
+    for way in ways.values():
+        way()
+    turns = [{key: seconds(way) for key, way in ways.items()} for _ in range(_TURNS)]
+    size = sum(file.stat().st_size for file in files)
+    speed = {key: size / statistics.median(turn[key] for turn in turns) for key in ways}
+    ratios = sorted(turn["plain"] / turn["own"] for turn in turns)
     return {
         "name": name,
         "threads": threads,
         "bytes": size,
-        "bytes_per_second": size / own,
-        "plain_bytes_per_second": size / statistics.median(base for base, _ in turns),
+        "bytes_per_second": speed["own"],
+        "plain_bytes_per_second": speed["plain"],
+        "calls_bytes_per_second": speed["calls"],
         "ratio": statistics.median(ratios),
         "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-len(ratios) // 4]],
+        "ratio_to_calls": statistics.median(turn["calls"] / turn["own"] for turn in turns),
     }

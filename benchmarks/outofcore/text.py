@@ -64,13 +64,17 @@ def _loading(part: dict[str, Any]) -> Iterator[str]:
         f"{part['samples']} samples, {part['chunks']} chunks in the page cache; medians of "
         f"{part['turns']} turns"
     )
-    yield f"{'':34}{'threads':>8}{'GB/s':>8}{'read()':>8}{'of it':>7}{'quartiles':>13}"
+    yield (
+        f"{'':34}{'threads':>8}{'GB/s':>8}{'read()':>8}{'of it':>7}{'quartiles':>13}"
+        f"{'calls':>8}{'of it':>7}"
+    )
     for way in part["ways"]:
         low, high = way["ratio_quartiles"]
         yield (
             f"{way['name']:34}{way['threads']:>8}{way['bytes_per_second'] / 1e9:>8.2f}"
             f"{way['plain_bytes_per_second'] / 1e9:>8.2f}{way['ratio']:>7.2f}"
             f"{f'{low:.2f}-{high:.2f}':>13}"
+            f"{way['calls_bytes_per_second'] / 1e9:>8.2f}{way['ratio_to_calls']:>7.2f}"
         )
 
 

@@ -1,4 +1,6 @@
 // The Python face of the native core: checks every size, then releases the GIL.
+#include <cstring>
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -108,6 +110,31 @@ bool row_magnitudes(Mat<In> values, MutVec<T> largest) {
   return (kernels().*Kernel)(m, largest.data());
 }
 
+// Whether all numbers of a contiguous array of doubles are finite. Infinities and NaN have all bits of
+// the exponent set: one more in its last place goes over into the sign, which is cleared before.
+bool all_finite(nb::handle values) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(values.ptr(), &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) throw nb::python_error();
+  const char* const format = view.format ? view.format : "";
+  const char* const ours = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? "<d" : ">d";
+  const bool doubles = std::strcmp(format, "d") == 0 || std::strcmp(format, ours) == 0;
+  uint64_t over = 0;
+  if (doubles) {
+    constexpr uint64_t exponent = uint64_t{0x7FF} << 52, last = uint64_t{1} << 52;
+    const char* const data = static_cast<const char*>(view.buf);
+    const size_t size = static_cast<size_t>(view.len);
+    nb::gil_scoped_release release;
+    for (size_t at = 0; at < size; at += sizeof(double)) {
+      uint64_t bits;
+      std::memcpy(&bits, data + at, sizeof bits);
+      over |= (bits & exponent) + last;
+    }
+  }
+  PyBuffer_Release(&view);
+  require(doubles, "all_finite takes float64 in the order of this machine");
+  return over >> 63 == 0;
+}
+
 // Out is T, or the bits of halves.
 template <class T, class Out>
 void decode_values(Vec<uint8_t> codes, size_t chunk_rows, size_t first_tile,
@@ -198,6 +225,7 @@ NB_MODULE(_native, m) {
   def_encode("encode_f16", &encode_values<float, RawHalf, &Kernels::encode_half>);
   def_encode("encode_f64", &encode_values<double, double, &Kernels::encode_double>);
   def_encode("encode_u8", &encode_values<float, uint8_t, &Kernels::encode_byte>);
+  m.def("all_finite", &all_finite, nb::arg("values"));
   const auto def_column_bounds = [&m](auto f) {
     m.def("column_bounds", f, nb::arg("values").noconvert(), nb::arg("low").noconvert(),
           nb::arg("high").noconvert());

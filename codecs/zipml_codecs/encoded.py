@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import _native
 from .errors import ChunkError
-from .header import LARGEST, OWN_FIELDS, ChunkHeader
+from .header import LARGEST, OWN_FIELDS, ChunkHeader, first_tile_of
 from .quantizer import TILE_ROWS, Quantizer
 from .tables import Places, check_places, code_values, grid_steps
 from .weave import check_head, check_planes, check_scales, plane_ranges, plane_runs
@@ -90,8 +90,8 @@ class EncodedChunk:
             The chunk is not stored for that precision.
         """
         view = memoryview(data).cast("B")
-        if like is not None and like.head and precision in (None, like.precision):
-            known = like._alike(view)
+        if like is not None and precision in (None, like.precision):
+            known = like.alike(view)
             if known is not None:
                 return known
         header = ChunkHeader.parse(view)
@@ -102,15 +102,11 @@ class EncodedChunk:
         start = header.tables_offset
         stored = raw[start : start + count * dtype.itemsize].tobytes()  # aligned copies
         tables = np.frombuffer(stored, dtype)
-        start = header.variance_offset
-        variance = np.frombuffer(
-            raw[start : start + header.variance_size].tobytes(), "<f8" if by_row else "<u8"
-        )
+        variance = _variances(header, raw)
         codes = raw[header.codes_offset :][: header.codes_size]
         at = header.quantizer.bits if precision is None else precision
         if header.quantizer.weaved:
             check_head(header, raw)
-            variance = variance.reshape(len(header.quantizer.precisions), header.columns)
             codes = _planes(header, codes, at)
         elif at != header.quantizer.bits:
             raise ValueError(f"the chunk is packed at {header.quantizer.bits} bits, not at {at}")
@@ -125,7 +121,7 @@ class EncodedChunk:
             header=header,
             lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
             upper=high.astype(dtype.newbyteorder("="), copy=False),
-            variance_table=variance.reshape(-1, 2) if header.table_bits else variance,
+            variance_table=variance,
             codes=codes,
             places=_parse_places(header, raw) if header.table_bits else None,
             precision=at,
@@ -135,30 +131,33 @@ class EncodedChunk:
             else bytes(view[: header.variance_offset]),
         )
 
-    def _alike(self, view: memoryview) -> EncodedChunk | None:
-        """The chunk in these bytes, if it differs from this one in its place and values alone."""
-        header, head = self.header, self.head
-        before, after = OWN_FIELDS
-        if (
-            len(view) != self.fetched
-            or view[:before] != head[:before]
-            or view[after : len(head)] != head[after:]
-        ):
+    def alike(self, data: memoryview) -> EncodedChunk | None:
+        """The chunk in these bytes, if it differs from this one in its place and values alone.
+
+        It has the very tables of this one, which are not checked once more. None where it differs
+        in more, or where this one is not packed with column scales.
+        """
+        head = self.head
+        if not head or len(data) != self.fetched:
             return None
-        raw = np.frombuffer(view, np.uint8)
-        stored = raw[len(head) : len(head) + header.variance_size].tobytes()  # aligned
-        variance = np.frombuffer(stored, "<u8")
-        return EncodedChunk(
-            header=header.moved(view),
-            lower=self.lower,
-            upper=self.upper,
-            variance_table=variance.reshape(self.variance_table.shape),
-            codes=raw[len(raw) - header.codes_size :],
-            places=self.places,
-            precision=self.precision,
-            fetched=len(raw),
-            head=head,
+        if not _native.begins_alike(data, head, *OWN_FIELDS):
+            return None
+        raw = np.frombuffer(data, np.uint8)
+        chunk = object.__new__(_Alike)
+        vars(chunk).update(
+            self._in_common,
+            first_tile=first_tile_of(data),
+            codes=raw[len(raw) - self.header.codes_size :],
+            _like=self.header,
+            _raw=raw,
         )
+        return chunk
+
+    @cached_property
+    def _in_common(self) -> dict[str, Any]:
+        """What chunks that are like this one share with it."""
+        names = ("lower", "upper", "places", "precision", "fetched", "head")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def parse_planes(
@@ -194,6 +193,11 @@ class EncodedChunk:
         check_planes(header, sums, codes, precision)
         none = np.empty((0, header.columns), np.uint64)
         return cls(header, lower, upper, none, codes, precision=precision, fetched=len(raw))
+
+    @cached_property
+    def first_tile(self) -> int:
+        """Number of the chunk's first tile, counted through its array."""
+        return self.header.first_tile
 
     @property
     def reading(self) -> Quantizer:
@@ -393,6 +397,34 @@ class EncodedChunk:
                 f"the chunk holds {header.shape} of float{8 * header.item_size}, its array "
                 f"declares {tuple(shape)} of float{8 * item_size}"
             )
+
+
+class _Alike(EncodedChunk):
+    """A chunk like one that was parsed: what training does not look at waits until it is asked for.
+
+    Without `__init__`, for training reads such chunks by the thousand.
+    """
+
+    _like: ChunkHeader
+    _raw: npt.NDArray[np.uint8]
+
+    @cached_property
+    def header(self) -> ChunkHeader:
+        return self._like.moved(self._raw.data)
+
+    @cached_property
+    def variance_table(self) -> npt.NDArray[Any]:
+        return _variances(self.header, self._raw)
+
+
+def _variances(header: ChunkHeader, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """The sums behind the variances: an aligned copy, which does not keep the chunk."""
+    start = header.variance_offset
+    stored = raw[start : start + header.variance_size].tobytes()
+    sums = np.frombuffer(stored, "<f8" if header.quantizer.by_row else "<u8")
+    if header.quantizer.weaved:
+        return sums.reshape(len(header.quantizer.precisions), header.columns)
+    return sums.reshape(-1, 2) if header.table_bits else sums
 
 
 def _planes(

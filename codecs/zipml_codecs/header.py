@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from . import _native
 from .errors import ChunkError
 from .quantizer import LAYOUTS, SCALES, Quantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["MAGIC", "MAJOR", "ChunkHeader"]
 
@@ -22,6 +27,7 @@ _FIXED = struct.Struct("<4s10BHQQQdQQQQQ")
 # Bytes of what belongs to one chunk of an array alone: its first tile, and its imputed values.
 OWN_FIELDS = (24, 40)
 _OWN = struct.Struct("<QQ")
+_FIRST_TILE = struct.Struct("<Q")
 _FLAG_BIG_ENDIAN, _FLAG_FORTRAN, _FLAG_NAN_MEAN = 1, 2, 4
 _KNOWN_FLAGS = 7
 _TABLE_BITS = (0, 8, 16)  # by the number of the level scheme; 0: equally spaced levels
@@ -112,13 +118,13 @@ class ChunkHeader:
         """Where the level table starts, after the scales or the bounds."""
         return _aligned(self.tables_offset + self.scales_size, 8)
 
-    @property
+    @cached_property
     def variance_offset(self) -> int:
         """Where the rounding variances start, after the level table."""
         places = (self.quantizer.intervals + 1) * self.columns if self.table_bits else 0
         return _aligned(self.places_offset + self.table_bits // 8 * places, 8)
 
-    @property
+    @cached_property
     def variance_size(self) -> int:
         """Bytes of the variances of all columns: sums over level tables take twice as many.
 
@@ -143,7 +149,7 @@ class ChunkHeader:
             return _aligned(self.checksums_offset + 4 * (self.planes + 3), 64)
         return _aligned(self.variance_offset + self.variance_size, 64)
 
-    @property
+    @cached_property
     def codes_size(self) -> int:
         if self.quantizer.weaved:
             return self.planes * self.plane_size
@@ -259,7 +265,7 @@ class ChunkHeader:
         header._check_sizes((rows, columns, tables, codes, total), available)
         return header
 
-    def moved(self, data: memoryview) -> ChunkHeader:
+    def moved(self, data: Buffer) -> ChunkHeader:
         """The header at the start of bytes that are like this one's but for `OWN_FIELDS`."""
         first_tile, imputed = _OWN.unpack_from(data, OWN_FIELDS[0])
         return replace(self, first_tile=first_tile, imputed=imputed)
@@ -293,6 +299,11 @@ class ChunkHeader:
                 f"the chunk has {available} bytes and should have {self.total_size}: "
                 + ("truncated" if available < self.total_size else "bytes follow its end")
             )
+
+
+def first_tile_of(data: Buffer) -> int:
+    """The first tile that bytes name which are known to begin with a header."""
+    return int(_FIRST_TILE.unpack_from(data, OWN_FIELDS[0])[0])
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -66,6 +66,59 @@ def test_a_file_is_read_and_summed_as_one(simd: str, tmp_path: Path) -> None:
     assert caught.value.errno == 9
 
 
+def test_an_object_is_read_whole_or_not_at_all(simd: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    body = np.tile(DATA, 9).tobytes()  # 630,009 bytes: the last piece is no whole one
+    stored = b"before" + body + google_crc32c.value(body).to_bytes(4, "little")
+    path.write_bytes(stored)
+    found = _native.read_object(str(path), 6, len(body) + 4, True)
+    assert bytes(found) == body and found.readonly
+    assert np.frombuffer(found, np.uint8).ctypes.data % 64 == 0
+    for size in (0, 1, 262_143, 262_144, 262_145, 524_288):
+        part = body[:size]
+        path.write_bytes(part + google_crc32c.value(part).to_bytes(4, "little") + b"behind")
+        assert bytes(_native.read_object(str(path), 0, size + 4, False)) == part
+        assert _native.read_object(str(path), 0, size + 4, True) is None  # more bytes follow
+        assert _native.read_object(str(path), 0, size + 20, False) is None  # fewer than those
+    for at in (6, 6 + 262_144, len(stored) - 5, len(stored) - 1):
+        path.write_bytes(stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
+        assert _native.read_object(str(path), 6, len(body) + 4, True) is None
+    assert _native.read_object(str(tmp_path / "none"), 0, 4, True) is None
+    assert _native.read_object(str(tmp_path), 0, 4, False) is None  # a folder
+    for start, size in ((2**64 - 1, 4), (2**63 - 4, 5), (0, 2**64 - 1)):
+        assert _native.read_object(str(path), start, size, False) is None
+    with pytest.raises(ValueError, match="no room for a checksum"):
+        _native.read_object(str(path), 0, 3, False)
+
+
+def test_what_begins_alike_is_told_byte_by_byte() -> None:
+    head = DATA[:300].tobytes()
+    for at in range(300):
+        changed = bytearray(head + b"more")
+        changed[at] ^= 128
+        assert _native.begins_alike(changed, head, 24, 40) == (24 <= at < 40)
+    assert not _native.begins_alike(head[:-1], head, 24, 40)
+    with pytest.raises(ValueError, match="outside of the head"):
+        _native.begins_alike(head, head, 24, 301)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, None])
+def test_numbers_that_are_not_finite_are_found_wherever_they_are(bad: float | None) -> None:
+    values = np.concatenate(
+        [np.random.default_rng(0).standard_normal(67), [1.7976931348623157e308, -5e-324, 0.0, -0.0]]
+    )
+    assert _native.all_finite(values) and _native.all_finite(values[:0])
+    if bad is not None:
+        for at in range(len(values)):
+            changed = values.copy()
+            changed[at] = bad
+            assert not _native.all_finite(changed.reshape(-1, 1))
+    with pytest.raises(ValueError, match="takes float64"):
+        _native.all_finite(values[:67].astype(np.float32))
+    with pytest.raises(ValueError, match="takes float64"):
+        _native.all_finite(values.astype(">f8"))
+
+
 @pytest.mark.parametrize("levels", ["uniform", "optimal"])
 def test_a_chunk_like_another_is_parsed_as_it_is_alone(levels: str) -> None:
     rng = np.random.default_rng(0)
@@ -86,7 +139,7 @@ def test_a_chunk_like_another_is_parsed_as_it_is_alone(levels: str) -> None:
     for data in chunks:
         alone, alike = EncodedChunk.parse(data), EncodedChunk.parse(data, like=first)
         assert alike.header == alone.header and alike.fetched == alone.fetched
-        assert alike.precision == alone.precision
+        assert alike.precision == alone.precision and alike.first_tile == alone.first_tile
         for name in ("lower", "upper", "variance_table", "codes", "places"):
             np.testing.assert_array_equal(getattr(alike, name), getattr(alone, name))
     assert alike.lower is first.lower  # it was indeed told by its likeness

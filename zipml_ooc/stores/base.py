@@ -80,8 +80,17 @@ class Store(Protocol):
             It cannot be read, or ends before a range does.
         """
 
-    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+    def read_checked(
+        self, key: str, part: Range | None = None, expected_bytes: int = 0
+    ) -> memoryview:
         """Fetch an object, or a range of it, that ends with its CRC-32C; give back what it is of.
+
+        Parameters
+        ----------
+        key : str
+        part : Range, optional
+        expected_bytes : int
+            What it most likely has, checksum included, if that is known: saves a question.
 
         Raises
         ------

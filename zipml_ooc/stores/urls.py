@@ -87,7 +87,9 @@ class FsspecStore:
         self.traffic.add(len(out), len(parts))
         return out
 
-    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+    def read_checked(
+        self, key: str, part: Range | None = None, expected_bytes: int = 0
+    ) -> memoryview:
         """See `Store`."""
         return without_checksum(self.read(key, None if part is None else [part]))
 
@@ -189,7 +191,9 @@ class ObstoreStore:
         self.traffic.add(len(out), len(parts))
         return out
 
-    def read_checked(self, key: str, part: Range | None = None) -> memoryview:
+    def read_checked(
+        self, key: str, part: Range | None = None, expected_bytes: int = 0
+    ) -> memoryview:
         """See `Store`."""
         return without_checksum(self.read(key, None if part is None else [part]))
 

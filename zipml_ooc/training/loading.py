@@ -88,7 +88,7 @@ class LoadedTiles:
     @property
     def chunk_bytes(self) -> dict[int, int]:
         """What was read of each encoded chunk, by its first tile."""
-        return {c.header.first_tile: c.fetched for c in self.chunks}
+        return {c.first_tile: c.fetched for c in self.chunks}
 
     def ordered_targets(self) -> F32:
         """Targets of the rows, in the order of the tiles: (rows, outputs), or class codes."""
@@ -236,7 +236,7 @@ def _batch(
         codes=[chunk.codes for chunk in chunks],
         targets=targets,
         row_scales=[chunk.upper if chunk.lower is None else None for chunk in chunks],
-        first_tiles=np.array([chunk.header.first_tile for chunk in chunks], np.uint64),
+        first_tiles=np.array([chunk.first_tile for chunk in chunks], np.uint64),
         tiles=refs,
         offset=problem.offset,
         slope=problem.slope,
