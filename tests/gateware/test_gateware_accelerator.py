@@ -158,6 +158,24 @@ def test_a_run_takes_the_cycles_that_the_documentation_says(
     assert -11 <= extra[0] <= 0  # the formula has the cycles of a host that looks at STATUS
 
 
+@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("loss", Loss)
+def test_short_tiles_close_behind_each_other_keep_their_targets(bits: int, loss: Loss) -> None:
+    form = Format(bits, 8, 64)
+    rng = np.random.default_rng(0)
+
+    async def bench(ctx: Any) -> None:
+        host = Host(top, ctx)
+        for batch in (6, 64, 1):
+            case = random_run(
+                rng, form, columns=FEWEST_COLUMNS, tiles=12, batch=batch, delayed=False, loss=loss
+            )
+            await check(host, form, case, 0.0)
+
+    top = Accelerator(form)
+    simulate(top, bench)
+
+
 def test_a_run_in_parts_is_that_run() -> None:
     form = Format(4, 8, 64)
     program, tiles, state = random_run(

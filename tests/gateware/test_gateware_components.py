@@ -137,7 +137,7 @@ def test_dot_gives_residuals_and_says_which_rows_count(bits: int, loss: Loss) ->
                     ctx.set(dut.model, 12345)
                     ctx.set(dut.models, 12345)
                     await ctx.tick()
-            wait = form.residual_latency - 2 - turn % 2  # of the latency, 1 or 2 are over
+            wait = form.residual_latency - 3 - turn % 2  # of the latency, 1 or 2 are over
             for _ in range(wait):
                 assert not ctx.get(dut.counts_valid)
                 await ctx.tick()
@@ -153,7 +153,7 @@ def test_dot_gives_residuals_and_says_which_rows_count(bits: int, loss: Loss) ->
             else:
                 assert ctx.get(dut.counts_valid)
                 assert ctx.get(dut.counts).bit_count() == curvature
-            await ctx.tick()
+            await ctx.tick().repeat(2)
             assert ctx.get(dut.residuals) == joined(expected, 16)
             assert ctx.get(dut.saturated) == clipped
 
@@ -406,10 +406,9 @@ def test_tables_answer_after_their_latency_and_belong_to_host_or_run() -> None:
         ctx.set(dut.new_model, -5)
         await ctx.tick()
         ctx.set(dut.dot_entry, 2)
-        await ctx.tick()
+        await ctx.tick().repeat(dut.DOT_LATENCY - dut.LATENCY)
         ctx.set(dut.update_entry, 1)
         await ctx.tick().repeat(dut.LATENCY)
-        assert dut.DOT_LATENCY == dut.LATENCY + 1
         assert (ctx.get(dut.dot_model), ctx.get(dut.dot_centre)) == (-5, 2002)
         assert (ctx.get(dut.model), ctx.get(dut.pace), ctx.get(dut.variance)) == (1001, 3001, 4001)
 
@@ -422,7 +421,7 @@ def test_margins_meet_a_new_entry_however_shortly_before_it_is_stored(lead: int)
     news, seen = [100, -200, 300, -400], []
 
     async def bench(ctx: Any) -> None:
-        for cycle in range(12):
+        for cycle in range(13):
             entry = cycle - 4  # stored in cycles 4 to 7
             ctx.set(dut.ahead_valid, 0 <= entry + 1 < 4)
             ctx.set(dut.ahead_entry, entry + 1 & 63)

@@ -106,24 +106,26 @@ class Core(wiring.Component):
             seq.beat_valid.eq(front.out_valid),
             seq.beat_last.eq(beat_last),
         ]
-        # Decisions drive many gates: they take effect a cycle later, on a copy of the beat.
-        beat_taken = delayed(m, beat, 1, "beat_taken")
+        # Decisions drive many gates, and the model takes its time: they take effect on a copy of
+        # the beat, which meets it.
+        ahead = tables.DOT_LATENCY - 1
+        beat_taken = delayed(m, beat, ahead, "beat_taken")
         targets = Signal(form.lanes * TARGET_BITS, reset_less=True)
-        with m.If(delayed(m, seq.load_target, 1, "load_target")):
+        with m.If(delayed(m, seq.load_target, ahead, "load_target")):
             m.d.sync += targets.eq(Cat(targets[form.beat_bits :], beat_taken))
-        codes = Signal(form.beat_bits)
+        codes = Signal(form.beat_bits, reset_less=True)
         own = C(intercept_code(form.bits), form.bits).replicate(form.lanes)
-        m.d.comb += [
-            unpacker.beat.eq(beat_taken),
-            codes.eq(Mux(delayed(m, seq.in_codes, 1, "in_codes"), unpacker.codes, own)),
-        ]
+        in_codes = delayed(m, seq.in_codes, ahead, "in_codes")
+        m.d.comb += unpacker.beat.eq(beat_taken)
+        m.d.sync += codes.eq(Mux(in_codes, unpacker.codes, own))
 
+        issued = delayed(m, seq.issue, tables.DOT_LATENCY, "issue")
         m.d.comb += [
             tables.dot_entry.eq(seq.entry),
-            dot.valid.eq(delayed(m, seq.issue, tables.DOT_LATENCY, "issue")),
+            dot.valid.eq(issued),
             dot.first.eq(delayed(m, seq.first, tables.DOT_LATENCY, "first")),
             dot.last.eq(delayed(m, seq.last, tables.DOT_LATENCY, "last")),
-            dot.codes.eq(delayed(m, codes, tables.DOT_LATENCY - 1, "codes")),
+            dot.codes.eq(codes),
             dot.model.eq(tables.dot_model),
             dot.models.eq(tables.dot_models),
             dot.centre.eq(tables.dot_centre),
@@ -131,7 +133,7 @@ class Core(wiring.Component):
             dot.is_logistic.eq(self.is_logistic),
             dot.is_hinge.eq(self.is_hinge),
             dot.refinement.eq(self.refinement),
-            replay.write.eq(delayed(m, seq.issue, 1, "written")),
+            replay.write.eq(issued),
             replay.write_codes.eq(codes),
         ]
 
@@ -164,7 +166,7 @@ class Core(wiring.Component):
         summed = Signal(form.curvature_bits)
         curvature = Signal.like(update.curvature, reset_less=True)
         # Whether the tile that is counted starts a mini-batch.
-        starts = delayed(m, seq.batch_start, residual_latency - 1 + count.levels, "starts")
+        starts = delayed(m, seq.batch_start, residual_latency - 2 + count.levels, "starts")
         starts = later(starts, LOGISTIC_LATENCY - 2, "starts_late")
         m.d.comb += count.terms.eq(dot.counts)
         with m.If(counted):

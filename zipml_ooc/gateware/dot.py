@@ -101,13 +101,14 @@ class Dot(wiring.Component):
             below = Mux(self.is_logistic, 1, (1 << (form.margin_shift - 1)) + 1)
             m.d.sync += shared.eq((at_centre >> form.centre_fraction) - below)
 
-        # Margins, then what is shared is taken off, then shift and saturate.
+        # Margins, then what is shared is taken off, then shift and, in two cycles, saturate.
         valid, first, last = delayed(m, flags, form.product_latency, "flags")
-        ended = delayed(m, valid & last, form.residual_latency - 2 - form.product_latency, "ended")
+        ended = delayed(m, valid & last, form.residual_latency - 3 - form.product_latency, "ended")
         whole_there = delayed(m, ended, 1, "whole_there")
         ended_whole = delayed(m, ended & ~self.is_logistic, 1, "ended_whole")
 
         m.submodules.logistic = logistic = Logistic(form)
+        kept_valid = delayed(m, ended_whole | logistic.valid, 1, "kept_valid")
         clipped, negatives, presents = Signal(lanes), Signal(lanes), Signal(lanes)
         for row in range(lanes):
             code = self.codes.word_select(row, form.bits)
@@ -129,18 +130,28 @@ class Dot(wiring.Component):
             with m.If(ended):
                 m.d.sync += [whole.eq(margin - shared), about_whole.eq(about)]
             present, negative = about_whole
+            rounded = whole >> form.margin_shift
+            _, outside = saturated(rounded, RESIDUAL_BITS)
             counts = Signal(name=f"counts_{row}")
-            rounded, outside = saturated(whole >> form.margin_shift, RESIDUAL_BITS)
+            kept = Signal(RESIDUAL_BITS, name=f"kept_{row}", reset_less=True)
+            about_kept = Signal(3, name=f"about_kept_{row}", reset_less=True)
+            sign, is_clipped, is_kept = about_kept
+            own = logistic.residuals.word_select(row, RESIDUAL_BITS)
+            m.d.sync += [
+                kept.eq(Mux(self.is_logistic, own, rounded)),
+                sign.eq(whole[-1]),
+                is_clipped.eq(outside & ~self.is_logistic),
+                is_kept.eq(counts | self.is_logistic),
+            ]
+            limit = Cat((~sign).replicate(RESIDUAL_BITS - 1), sign)
             residual = Signal(RESIDUAL_BITS, name=f"residual_{row}", reset_less=True)
-            with m.If(ended_whole):
-                m.d.sync += residual.eq(Mux(counts, rounded, 0))
-            with m.Elif(logistic.valid):
-                m.d.sync += residual.eq(logistic.residuals.word_select(row, RESIDUAL_BITS))
+            with m.If(kept_valid):
+                m.d.sync += residual.eq(Mux(is_kept, Mux(is_clipped, limit, kept), 0))
             m.d.comb += [
                 counts.eq(present & (~self.is_hinge | (whole[-1] ^ negative))),
                 self.residuals.word_select(row, RESIDUAL_BITS).eq(residual),
                 self.counts[row].eq(counts),
-                clipped[row].eq(counts & outside),
+                clipped[row].eq(is_kept & is_clipped),
                 logistic.margins.word_select(row, width + 1).eq(whole),
                 negatives[row].eq(negative),
                 presents[row].eq(present),
@@ -154,6 +165,6 @@ class Dot(wiring.Component):
             self.counts_valid.eq(ended_whole),
             self.curvature.eq(logistic.curvature),
             self.curvature_valid.eq(logistic.curvature_valid),
-            self.saturated.eq(delayed(m, ended_whole, 1, "ended_residual") & any_clipped.any()),
+            self.saturated.eq(delayed(m, ended_whole, 2, "ended_residual") & any_clipped.any()),
         ]
         return m

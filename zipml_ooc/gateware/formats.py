@@ -177,7 +177,7 @@ class Format:
     @property
     def residual_latency(self) -> int:
         """Cycles from a tile's last codes and their model to its residuals."""
-        return max(3, self.product_latency + 1) + 2
+        return max(3, self.product_latency + 1) + 3
 
     @property
     def update_wait(self) -> int:
@@ -185,7 +185,7 @@ class Format:
 
         The logistic loss takes `LOGISTIC_LATENCY` more.
         """
-        return 11 + self.residual_latency + self.product_latency + self.lane_bits
+        return 12 + self.residual_latency + self.product_latency + self.lane_bits
 
     @property
     def margin_shift(self) -> int:

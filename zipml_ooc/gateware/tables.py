@@ -27,7 +27,7 @@ class Tables(wiring.Component):
     """
 
     LATENCY = 2
-    DOT_LATENCY = 3
+    DOT_LATENCY = 4
     COPIES = 4
 
     def __init__(self, form: Format) -> None:
@@ -96,12 +96,10 @@ class Tables(wiring.Component):
         last_model = Signal(signed(MODEL_BITS), reset_less=True)
         held = Signal(signed(MODEL_BITS), reset_less=True)
         stored = Signal(signed(MODEL_BITS), reset_less=True)
-        found = Signal(signed(MODEL_BITS))
-        m.d.comb += [
-            read.addr.eq(self.dot_entry),
-            found.eq(Mux(is_new, self.new_model, Mux(is_held, held, stored))),
-        ]
+        found = Signal(signed(MODEL_BITS), reset_less=True)
+        m.d.comb += read.addr.eq(self.dot_entry)
         m.d.sync += [
+            found.eq(Mux(is_new, self.new_model, Mux(is_held, held, stored))),
             entry.eq(self.dot_entry),
             was_new.eq(self.ahead_valid & (self.ahead_entry == self.dot_entry)),
             was_older.eq(new_valid & (new_entry == self.dot_entry)),
@@ -121,7 +119,7 @@ class Tables(wiring.Component):
         memory, centre = table(Table.CENTRE, TABLE_BITS, self.centre)
         read = memory.read_port()
         m.d.comb += read.addr.eq(self.dot_entry)
-        m.d.sync += self.dot_centre.eq(delayed(m, read.data, 1, "dot_centre"))
+        m.d.sync += self.dot_centre.eq(delayed(m, read.data, 2, "dot_centre"))
         with m.If(self.host_entry == 0):
             m.d.comb += centre.en.eq(0)
         table(Table.PACE, TABLE_BITS, self.pace)
