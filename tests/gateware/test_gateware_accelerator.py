@@ -65,7 +65,7 @@ CASES = st.tuples(
 )
 
 
-@pytest.mark.parametrize(("bits", "lanes"), [(1, 8), (2, 16), (4, 8), (8, 8)])
+@pytest.mark.parametrize(("bits", "lanes"), [(1, 8), (2, 16), (4, 8), (8, 8), (16, 8)])
 @settings(max_examples=4)
 @given(cases=st.lists(CASES, min_size=3, max_size=3))
 def test_random_programs_end_as_on_the_reference(bits: int, lanes: int, cases: list[Any]) -> None:
@@ -88,19 +88,21 @@ def test_random_programs_end_as_on_the_reference(bits: int, lanes: int, cases: l
 
 
 @pytest.mark.parametrize(
-    ("bits", "delayed", "loss"),
+    ("bits", "lanes", "delayed", "loss"),
     [
-        (1, True, Loss.SQUARED),
-        (4, False, Loss.SQUARED_HINGE),
-        (8, False, Loss.SQUARED),
-        (4, True, Loss.LOGISTIC),
-        (8, False, Loss.LOGISTIC),
+        (1, 64, True, Loss.SQUARED),
+        (4, 64, False, Loss.SQUARED_HINGE),
+        (8, 64, False, Loss.SQUARED),
+        (4, 64, True, Loss.LOGISTIC),
+        (8, 64, False, Loss.LOGISTIC),
+        (16, 16, False, Loss.SQUARED),
+        (16, 16, True, Loss.LOGISTIC),
     ],
 )
-def test_sixty_four_lanes_and_full_memories_end_as_on_the_reference(
-    bits: int, delayed: bool, loss: Loss
+def test_wide_beats_and_full_memories_end_as_on_the_reference(
+    bits: int, lanes: int, delayed: bool, loss: Loss
 ) -> None:
-    form = Format(bits, 64, 64)
+    form = Format(bits, lanes, 64)
     rng = np.random.default_rng(bits)
     case = random_run(
         rng,
@@ -119,7 +121,7 @@ def test_sixty_four_lanes_and_full_memories_end_as_on_the_reference(
     simulate(top, bench)
 
 
-@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("bits", [1, 4, 8, 16])
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("loss", [Loss.SQUARED, Loss.LOGISTIC])
 def test_a_run_takes_the_cycles_that_the_documentation_says(
@@ -158,7 +160,7 @@ def test_a_run_takes_the_cycles_that_the_documentation_says(
     assert -11 <= extra[0] <= 0  # the formula has the cycles of a host that looks at STATUS
 
 
-@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("bits", [1, 8, 16])
 @pytest.mark.parametrize("loss", Loss)
 def test_short_tiles_close_behind_each_other_keep_their_targets(bits: int, loss: Loss) -> None:
     form = Format(bits, 8, 64)

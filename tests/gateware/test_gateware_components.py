@@ -13,6 +13,8 @@ pytest.importorskip("amaranth", reason="no Amaranth: install the extra fpga")
 from gateware_bench import joined, simulate
 
 from zipml_ooc.gateware.dot import Dot, Unpacker
+from zipml_ooc.gateware.float_unpacker import FloatUnpacker
+from zipml_ooc.gateware.floats import float_codes
 from zipml_ooc.gateware.formats import (
     LEAST_EXPONENT,
     LOGISTIC_LATENCY,
@@ -54,6 +56,30 @@ def test_unpacker_finds_the_rows_of_packed_codes(bits: int) -> None:
             assert ctx.get(dut.codes) == joined(codes[:, column], bits)
 
     simulate(dut, bench, clocked=False)
+
+
+def test_float_unpacker_makes_the_codes_of_the_reference_each_cycle() -> None:
+    form = Format(16, 8)
+    dut = FloatUnpacker(form)
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 32, (60, 8), dtype=np.uint64).astype(np.uint32)
+    words[20:40] = (rng.normal(size=(20, 8)) * 3).astype(np.float32).view(np.uint32)
+    halves = (rng.integers(-(1 << 16), 1 << 16, (20, 8)) / 8192).astype(np.float32)
+    words[40:] = halves.view(np.uint32)
+    words[0] = np.array([0, -0.0, np.inf, -np.inf, np.nan, 8, -8, 7.99999], np.float32).view(
+        np.uint32
+    )
+    seen = []
+
+    async def bench(ctx: Any) -> None:
+        for row in [*words, *words[: dut.LATENCY]]:
+            ctx.set(dut.beat, joined(row, 32))
+            await ctx.tick()
+            seen.append(ctx.get(dut.codes))
+
+    simulate(dut, bench)
+    expected = [joined(float_codes(row.view(np.float32)), 16) for row in words]
+    assert seen[dut.LATENCY - 1 :][: len(words)] == expected
 
 
 def test_front_buffer_keeps_every_beat_in_order() -> None:

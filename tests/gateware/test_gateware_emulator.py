@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zipml_codecs import _native
 
+from zipml_ooc.errors import UsageError
 from zipml_ooc.gateware.driver import DeviceError
 from zipml_ooc.gateware.emulator import Emulator
 from zipml_ooc.gateware.formats import (
@@ -121,6 +122,11 @@ def quiet(seed: int = 0, tiles: int = 4, batch: int = 1) -> tuple[Program, list[
     program = Program(4, batch, 40000, 13, centre, tables[0], tables[1])
     made = [Tile(rng.integers(0, 16, (8, 8)), rng.integers(-300, 300, 8)) for _ in range(tiles)]
     return program, made, State(rng.integers(-500, 500, 9), 1 << 40)
+
+
+def test_values_in_float32_are_refused() -> None:
+    with pytest.raises(UsageError, match="not values in float32: simulate"):
+        Emulator(Format(16, 16))
 
 
 def test_instruction_sets_do_not_differ(simd: str) -> None:

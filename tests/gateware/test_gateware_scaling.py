@@ -15,6 +15,7 @@ from zipml_ooc import SourceOptions, TrainOptions, compress, synth, train
 from zipml_ooc.compression import CompressOptions
 from zipml_ooc.dataset import Dataset
 from zipml_ooc.errors import DataError, UsageError
+from zipml_ooc.gateware.floats import float_packet, float_problem
 from zipml_ooc.gateware.formats import Format, intercept_code
 from zipml_ooc.gateware.reference import State, Tile, run
 from zipml_ooc.gateware.scaling import Scaling
@@ -111,6 +112,38 @@ def test_digits_are_learned_as_well_as_by_the_native_executor(
     assert not state.model_saturated
     assert not state.residual_saturated
     assert mean_loss(data, problem, tiles, scaling, state) <= 1.01 * native.loss
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_values_in_float32_are_learned_as_in_floating_point(tmp_path: Path, loss: str) -> None:
+    data = dataset(tmp_path, 8, loss=loss)
+    problem = float_problem(make_problem(data.spec, TrainOptions(loss=loss)))
+    scaling, form = Scaling(problem), Format(16, lanes=16)
+    stored = np.load(tmp_path / "t.npz")["X"]
+    x = ((stored - problem.column_mean) / problem.column_std).astype(np.float32)
+    target = problem.scale_target(data.read_target(0, len(x)).reshape(-1, 1))[:, 0]
+    fixed = scaling.targets(target)
+    tiles = [
+        unpack(float_packet(x[start : start + 16], fixed[start : start + 16], form), form)
+        for start in range(0, len(x), 16)
+    ]
+    state = State(np.zeros(problem.columns + 1, np.int64), 1)
+    exact, own = np.zeros(problem.columns), 0.0
+    for epoch in range(4):
+        order = np.random.default_rng(epoch).permutation(len(tiles))
+        step = 0.02 * 2.0**-epoch
+        run(scaling.program(step, lanes=16), [tiles[i] for i in order], state)
+        for i in order:
+            rows, y = x[16 * i : 16 * i + 16], target[16 * i : 16 * i + 16]
+            margin = rows @ exact + own
+            slope = margin - y if loss == "squared" else 1 / (1 + np.exp(-margin)) - y
+            exact, own = exact - step / 16 * (slope @ rows), own - step / 16 * slope.sum()
+    assert not state.model_saturated
+    assert not state.residual_saturated
+    model, intercept = scaling.to_model(state.model)
+    assert np.abs(model[0] - exact).max() < 0.01
+    assert intercept[0] == pytest.approx(own, abs=0.01)
+    assert np.abs(exact).max() > 0.2
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -10,6 +10,7 @@ from zipml_codecs import EncodedChunk, Quantizer, encode_chunk
 from zipml_codecs.reference import unpack_codes
 
 from zipml_ooc.errors import DataError, UsageError
+from zipml_ooc.gateware.floats import float_codes, float_packet
 from zipml_ooc.gateware.formats import NO_ROW, Format
 from zipml_ooc.gateware.reference import Tile
 from zipml_ooc.gateware.stream import chunk_packets, pack, unpack
@@ -31,6 +32,36 @@ def test_a_packet_gives_its_tile_back(seed: int, bits: int, lanes: int) -> None:
     back = unpack(packet, form)
     assert (back.codes == tile.codes).all()
     assert (back.targets == tile.targets).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 16]))
+def test_a_packet_of_floats_gives_its_tile_back(seed: int, lanes: int) -> None:
+    rng = np.random.default_rng(seed)
+    form, columns = Format(16, lanes), int(rng.integers(1, 9))
+    codes = rng.integers(0, 1 << 16, (lanes, columns))
+    tile = Tile(codes, rng.integers(-(1 << 15), 1 << 15, lanes))
+    packet = pack(tile, form)
+    assert packet.shape == (1 + columns, lanes * 4)
+    back = unpack(packet, form)
+    assert (back.codes == tile.codes).all()
+    assert (back.targets == tile.targets).all()
+
+
+def test_float32_become_the_nearest_codes() -> None:
+    x = [0, -0.0, 1, -1, 2.0**-13, -(2.0**-13), 2.0**-13 - 2.0**-30, 1e-40, 7.99999, 8, -8, 1e9]
+    x += [-1e9, np.inf, -np.inf, np.nan, 1.5 * 2.0**-12, -1.5 * 2.0**-12]
+    expected = [0, 0, 4096, -4096, 1, 0, 0, 0, 32767, 32767, -32768, 32767]
+    expected += [-32768, 32767, -32768, 32767, 2, -1]
+    assert float_codes(x).tolist() == [code + (1 << 15) for code in expected]
+
+
+def test_a_packet_of_few_rows_marks_the_others() -> None:
+    form = Format(16, 16)
+    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    packet = float_packet(values, np.arange(5), form)
+    assert packet[1:].view("<f4").reshape(3, 16)[:, :5].T.tolist() == values.tolist()
+    tile = unpack(packet, form)
+    assert tile.targets.tolist() == [0, 1, 2, 3, 4] + [NO_ROW] * 11
 
 
 @pytest.mark.parametrize(("bits", "samples"), [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (3, 2)])

@@ -17,6 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import AdderTree, XorShift, delayed
 from .dot import Dot, Unpacker
+from .float_unpacker import FloatUnpacker
 from .formats import (
     BATCH_TILES_LIMIT,
     CURVATURE_SHIFT,
@@ -87,7 +88,7 @@ class Core(wiring.Component):
         m = Module()
         form = self.form
         m.submodules.front = front = FrontBuffer(form.beat_bits + 1)
-        m.submodules.unpacker = unpacker = Unpacker(form)
+        m.submodules.unpacker = unpacker = FloatUnpacker(form) if form.is_float else Unpacker(form)
         m.submodules.sequencer = seq = Sequencer(form)
         m.submodules.tables = tables = Tables(form)
         m.submodules.dot = dot = Dot(form)
@@ -109,14 +110,17 @@ class Core(wiring.Component):
         # Decisions drive many gates, and the model takes its time: they take effect on a copy of
         # the beat, which meets it.
         ahead = tables.DOT_LATENCY - 1
-        beat_taken = delayed(m, beat, ahead, "beat_taken")
+        beats = [beat]
+        for stage in range(ahead):
+            beats.append(delayed(m, beats[-1], 1, f"beat_{stage}"))
+        beat_taken = beats[-1]
         targets = Signal(form.lanes * TARGET_BITS, reset_less=True)
         with m.If(delayed(m, seq.load_target, ahead, "load_target")):
             m.d.sync += targets.eq(Cat(targets[form.beat_bits :], beat_taken))
-        codes = Signal(form.beat_bits, reset_less=True)
+        codes = Signal(form.codes_bits, reset_less=True)
         own = C(intercept_code(form.bits), form.bits).replicate(form.lanes)
         in_codes = delayed(m, seq.in_codes, ahead, "in_codes")
-        m.d.comb += unpacker.beat.eq(beat_taken)
+        m.d.comb += unpacker.beat.eq(beats[ahead - unpacker.LATENCY])
         m.d.sync += codes.eq(Mux(in_codes, unpacker.codes, own))
 
         issued = delayed(m, seq.issue, tables.DOT_LATENCY, "issue")

@@ -27,9 +27,11 @@ __all__ = ["Dot", "Unpacker"]
 class Unpacker(wiring.Component):
     """Wires only: the codes of a beat in the order of rows."""
 
+    LATENCY = 0
+
     def __init__(self, form: Format) -> None:
         self.form = form
-        super().__init__({"beat": In(form.beat_bits), "codes": Out(form.beat_bits)})
+        super().__init__({"beat": In(form.beat_bits), "codes": Out(form.codes_bits)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -61,7 +63,7 @@ class Dot(wiring.Component):
                 "valid": In(1),
                 "first": In(1),
                 "last": In(1),
-                "codes": In(form.beat_bits),
+                "codes": In(form.codes_bits),
                 "model": In(signed(MODEL_BITS)),
                 "models": In(Tables.COPIES * MODEL_BITS),
                 "centre": In(TABLE_BITS),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import _native
 
+from ..errors import UsageError
 from . import sigmoid
 from .driver import Counters, DeviceError, check_load, check_status
 from .formats import (
@@ -59,6 +60,11 @@ class Emulator:
     """
 
     def __init__(self, form: Format, profile: Profile | None = None) -> None:
+        if form.is_float:
+            raise UsageError(
+                "the emulator takes codes of 1, 2, 4 or 8 bits, not values in float32: simulate "
+                "the gateware for them"
+            )
         self.form = form
         self.profile = profile
         self._model = np.zeros(form.columns_limit + 1, np.int16)

@@ -31,6 +31,7 @@ VERSION = 0x0002_0000  # of register map, stream and arithmetic: major, minor
 IDENTITY = 0x4C4D505A  # "ZPML" in the order of bytes
 
 MODEL_BITS = RESIDUAL_BITS = TARGET_BITS = TABLE_BITS = STEP_BITS = DRAW_BITS = 16
+FLOAT_FRACTION = 12  # bits behind the point of a value in float32, once it is a code
 LEAST_EXPONENT = 11  # of the logistic loss, up to 4 bits; 3 more are possible
 LOGISTIC_BITS = 14  # of a residual of the logistic loss behind the point
 RISE_BITS = 9  # of a curvature, of which 256 are a quarter
@@ -120,8 +121,8 @@ class Format:
 
     Attributes
     ----------
-    bits : {1, 2, 4, 8}
-        Bits of a stored code.
+    bits : {1, 2, 4, 8, 16}
+        Bits of a stored code; 16: values come as float32, and become codes of 16 bits at the door.
     lanes : {8, 16, 32, 64}
         Rows of a tile, which are the codes of a beat. Chunks have tiles of 64 rows: fewer lanes
         are for tests and small devices.
@@ -134,7 +135,7 @@ class Format:
     depth: int = 1024
 
     def __post_init__(self) -> None:
-        for name, choices in (("bits", (1, 2, 4, 8)), ("lanes", (8, 16, 32, 64))):
+        for name, choices in (("bits", (1, 2, 4, 8, 16)), ("lanes", (8, 16, 32, 64))):
             value = getattr(self, name)
             if value not in choices:
                 listed = ", ".join(map(str, choices))
@@ -150,8 +151,18 @@ class Format:
         return self.depth - 24
 
     @property
+    def is_float(self) -> bool:
+        """Whether values come as float32."""
+        return self.bits == 16
+
+    @property
     def beat_bits(self) -> int:
         """Width of the stream."""
+        return self.lanes * (32 if self.is_float else self.bits)
+
+    @property
+    def codes_bits(self) -> int:
+        """Bits of a column's codes in a tile."""
         return self.lanes * self.bits
 
     @property

@@ -22,7 +22,7 @@ class GradientTree(wiring.Component):
         self.latency = form.product_latency + form.lane_bits
         super().__init__(
             {
-                "codes": In(form.beat_bits),
+                "codes": In(form.codes_bits),
                 "residuals": In(form.lanes * RESIDUAL_BITS),
                 "total": Out(signed(form.tile_sum_bits)),
             }

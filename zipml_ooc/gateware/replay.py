@@ -28,7 +28,7 @@ class Replay(wiring.Component):
         super().__init__(
             {
                 "write": In(1),
-                "write_codes": In(form.beat_bits),
+                "write_codes": In(form.codes_bits),
                 "columns": In(form.entry_bits),
                 "is_delayed": In(1),
                 "run_end": In(1),
@@ -36,20 +36,20 @@ class Replay(wiring.Component):
                 "issue": Out(1),
                 "entry": Out(form.entry_bits),
                 "last": Out(1),
-                "codes": Out(form.beat_bits),
+                "codes": Out(form.codes_bits),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         form = self.form
-        m.submodules.memory = memory = Memory(shape=form.beat_bits, depth=form.depth, init=[])
+        m.submodules.memory = memory = Memory(shape=form.codes_bits, depth=form.depth, init=[])
         write, read = memory.write_port(), memory.read_port()
         running = Signal()
         held = Signal(form.entry_bits + 1)
         ahead = Signal()
         tile_entries = Signal(form.entry_bits + 1)
-        codes = Signal(form.beat_bits, reset_less=True)
+        codes = Signal(form.codes_bits, reset_less=True)
         m.d.comb += [
             write.en.eq(self.write),
             write.data.eq(self.write_codes),

@@ -83,7 +83,7 @@ class Scaling:
                 ("weights", p.weights is not None),
                 ("penalties", bool((p.l2 != 0).any()) or p.l1 is not None),
                 ("scales by row", bool((p.centre != 0).any())),
-                (f"codes of {p.stored_bits} bits", p.stored_bits not in (1, 2, 4, 8)),
+                (f"codes of {p.stored_bits} bits", p.stored_bits not in (1, 2, 4, 8, 16)),
             )
             if bad
         ]

@@ -106,7 +106,10 @@ class Sequencer(wiring.Component):
         tiles_left = Signal(32)
         tiles_of_batch = Signal(range(BATCH_TILES_LIMIT + 1))  # left, this one included
         target = Signal(range(form.target_beats))
-        last_target = Signal()  # all of these are known ahead, so that `beat_ready` is
+        only_target = form.target_beats == 1
+        last_target = Signal(
+            init=only_target
+        )  # all of these are known ahead, so that `beat_ready` is
         in_codes = Signal()
         entry = Signal(form.entry_bits)
         last_entry = Signal()
@@ -127,7 +130,7 @@ class Sequencer(wiring.Component):
         with m.If(self.load_target):
             m.d.sync += [
                 target.eq(target + 1),
-                last_target.eq(target == form.target_beats - 2),
+                last_target.eq(only_target | (target == form.target_beats - 2)),
             ]
             with m.If(last_target):
                 m.d.sync += [target.eq(0), in_codes.eq(1), entry.eq(1)]
@@ -174,7 +177,7 @@ class Sequencer(wiring.Component):
                 self.batch_start.eq(1),
                 waits.eq(0),
                 target.eq(0),
-                last_target.eq(0),
+                last_target.eq(only_target),
                 in_codes.eq(0),
                 entry.eq(0),
                 last_entry.eq(0),

@@ -10,6 +10,7 @@ from zipml_codecs import TILE_ROWS, EncodedChunk
 
 from ..dataset import Dataset
 from ..errors import DataError
+from .floats import float_codes, float_packet, floats_of_codes
 from .formats import NO_ROW, Format
 from .reference import Tile
 from .scaling import Scaling
@@ -41,6 +42,8 @@ def _target_bytes(targets: npt.ArrayLike) -> U8:
 
 def pack(tile: Tile, form: Format) -> U8:
     """The packet of a tile: (beats, bytes of a beat)."""
+    if form.is_float:
+        return float_packet(floats_of_codes(tile.codes), tile.targets, form)
     digits = tile.codes.T[:, _lane_order(form)]  # (columns, lanes)
     places = np.arange(form.bits)
     bits = (digits[:, :, None] >> places & 1).astype(np.uint8)
@@ -51,7 +54,9 @@ def pack(tile: Tile, form: Format) -> U8:
 def unpack(packet: U8, form: Format) -> Tile:
     """The tile of a packet."""
     head, body = packet[: form.target_beats], packet[form.target_beats :]
-    targets = np.ascontiguousarray(head).reshape(-1).view("<i2").astype(np.int64)
+    targets = np.ascontiguousarray(head).reshape(-1).view("<i2").astype(np.int64)[: form.lanes]
+    if form.is_float:
+        return Tile(float_codes(np.ascontiguousarray(body).view("<f4")).T, targets)
     bits = np.unpackbits(body, axis=1, bitorder="little").reshape(len(body), -1, form.bits)
     digits = bits.astype(np.int64) @ (1 << np.arange(form.bits))
     codes = np.empty((form.lanes, len(body)), np.int64)
