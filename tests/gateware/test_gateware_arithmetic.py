@@ -17,21 +17,22 @@ from zipml_ooc.gateware.reference import draw
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_adder_tree_adds_a_set_each_cycle(is_signed: bool) -> None:
-    dut = AdderTree(8, 5, is_signed=is_signed)
+@pytest.mark.parametrize("is_held", [False, True])
+def test_adder_tree_adds_a_set_each_cycle(is_signed: bool, is_held: bool) -> None:
+    dut = AdderTree(8, 5, is_signed=is_signed, is_held=is_held)
     low, high = (-16, 16) if is_signed else (0, 32)
     sets = np.random.default_rng(0).integers(low, high, (20, 8))
     sets[0], sets[1] = low, high - 1
     seen: list[int] = []
 
     async def bench(ctx: Any) -> None:
-        for numbers in [*sets, *[sets[0]] * dut.levels]:
+        for numbers in [*sets, *[sets[0]] * dut.latency]:
             ctx.set(dut.terms, joined(numbers, 5))
             await ctx.tick()
             seen.append(ctx.get(dut.total))
 
     simulate(dut, bench)
-    assert seen[dut.levels - 1 :][: len(sets)] == sets.sum(axis=1).tolist()
+    assert seen[dut.latency - 1 :][: len(sets)] == sets.sum(axis=1).tolist()
 
 
 @pytest.mark.parametrize(

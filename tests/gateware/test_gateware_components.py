@@ -441,13 +441,13 @@ def test_tables_answer_after_their_latency_and_belong_to_host_or_run() -> None:
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize("lead", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("lead", [-3, -2, -1, 0, 1, 2])
 def test_margins_meet_a_new_entry_however_shortly_before_it_is_stored(lead: int) -> None:
     dut = Tables(Format(4, 8, 64))
     news, seen = [100, -200, 300, -400], []
 
     async def bench(ctx: Any) -> None:
-        for cycle in range(13):
+        for cycle in range(14):
             entry = cycle - 4  # stored in cycles 4 to 7
             ctx.set(dut.ahead_valid, 0 <= entry + 1 < 4)
             ctx.set(dut.ahead_entry, entry + 1 & 63)

@@ -34,7 +34,7 @@ def saturated(value: Value, bits: int) -> tuple[Value, Value]:
 
 
 class AdderTree(wiring.Component):
-    """The sum of many numbers, one set a cycle, `levels` cycles later.
+    """The sum of many numbers, one set a cycle, `latency` cycles later.
 
     Parameters
     ----------
@@ -43,11 +43,14 @@ class AdderTree(wiring.Component):
     width : int
         Bits of a number.
     is_signed : bool
+    is_held : bool
+        Whether the sum itself is in a register, or only its two parts.
     """
 
-    def __init__(self, count: int, width: int, *, is_signed: bool) -> None:
-        self.count, self.width, self.is_signed = count, width, is_signed
+    def __init__(self, count: int, width: int, *, is_signed: bool, is_held: bool = True) -> None:
+        self.count, self.width, self.is_signed, self.is_held = count, width, is_signed, is_held
         self.levels = count.bit_length() - 1
+        self.latency = self.levels - (not is_held)
         total = width + self.levels
         super().__init__(
             {
@@ -67,7 +70,8 @@ class AdderTree(wiring.Component):
             sums = []
             for i in range(0, len(values), 2):
                 part = Signal(shape, name=f"sum_{level}_{i // 2}", reset_less=True)
-                m.d.sync += part.eq(values[i] + values[i + 1])
+                domain = m.d.sync if level < self.latency else m.d.comb
+                domain += part.eq(values[i] + values[i + 1])
                 sums.append(part)
             values = sums
         m.d.comb += self.total.eq(values[0])

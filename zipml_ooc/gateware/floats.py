@@ -67,14 +67,13 @@ def float_problem(problem: Problem) -> Problem:
 
     Its rows are ``(stored - problem.column_mean) / problem.column_std``.
     """
-    ones = np.ones(problem.columns, np.float32)
-    slope = ones / (1 << FLOAT_FRACTION)
+    step = 2.0**-FLOAT_FRACTION
     return replace(
         problem,
         stored_bits=16,
-        offset=-_CENTRE * slope,
-        slope=slope,
-        variance=0 * ones,
+        offset=np.full(problem.columns, -_CENTRE * step, np.float32),
+        slope=np.full(problem.columns, step, np.float32),
+        variance=np.zeros(problem.columns, np.float32),
         tables=None,
         corrected=False,
         samples=1,

@@ -196,7 +196,7 @@ class Format:
 
         The logistic loss takes `LOGISTIC_LATENCY` more.
         """
-        return 12 + self.residual_latency + self.product_latency + self.lane_bits
+        return 10 + self.residual_latency + self.product_latency + self.lane_bits
 
     @property
     def margin_shift(self) -> int:

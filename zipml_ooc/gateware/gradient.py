@@ -15,11 +15,15 @@ __all__ = ["GradientTree"]
 
 
 class GradientTree(wiring.Component):
-    """Sum over lanes of code times residual, `latency` cycles later, a column a cycle."""
+    """Sum over lanes of code times residual, `latency` cycles later, a column a cycle.
+
+    The last addition takes place in the cycle in which the sum is used, and has another one behind
+    it there: the carries of both run at once.
+    """
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self.latency = form.product_latency + form.lane_bits
+        self.latency = form.product_latency + form.lane_bits - 1
         super().__init__(
             {
                 "codes": In(form.codes_bits),
@@ -32,7 +36,7 @@ class GradientTree(wiring.Component):
         m = Module()
         form = self.form
         width = RESIDUAL_BITS + form.bits
-        m.submodules.tree = tree = AdderTree(form.lanes, width, is_signed=True)
+        m.submodules.tree = tree = AdderTree(form.lanes, width, is_signed=True, is_held=False)
         for row in range(form.lanes):
             product = CodeProduct(form, RESIDUAL_BITS)
             m.submodules[f"product_{row}"] = product

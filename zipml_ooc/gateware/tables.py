@@ -20,7 +20,7 @@ class Tables(wiring.Component):
 
     `update_entry` names an entry for an update, which is answered `LATENCY` cycles later, and
     `dot_entry` one for the margins, answered after `DOT_LATENCY`. The margins may ask for an entry
-    of the model two cycles before its new value is there, a cycle before `ahead_*` name it: they
+    of the model three cycles before its new value is there, two before `ahead_*` name it: they
     get the new one. They get `COPIES` of it, each for its part of the lanes; every other one is
     inverted. While the host has the tables (`host`) it names entries instead and may write them.
     Entry 0 of the centres is 0.
@@ -89,10 +89,12 @@ class Tables(wiring.Component):
                 model.data.eq(self.new_model),
                 model.en.eq(new_valid),
             ]
-        # Two cycles after an entry is asked for: it is just new, it was new, or it is stored.
+        # Two cycles after an entry is asked for: it is just new, it was new, or it is stored; and
+        # in the next cycle it may be new again.
         read = memory.read_port()
         is_new, was_new, was_older, is_held = Signal(), Signal(), Signal(), Signal()
-        entry = Signal.like(self.dot_entry)
+        is_newest = Signal()
+        entry, entry_later = Signal.like(self.dot_entry), Signal.like(self.dot_entry)
         last_model = Signal(signed(MODEL_BITS), reset_less=True)
         held = Signal(signed(MODEL_BITS), reset_less=True)
         stored = Signal(signed(MODEL_BITS), reset_less=True)
@@ -101,6 +103,8 @@ class Tables(wiring.Component):
         m.d.sync += [
             found.eq(Mux(is_new, self.new_model, Mux(is_held, held, stored))),
             entry.eq(self.dot_entry),
+            entry_later.eq(entry),
+            is_newest.eq(self.ahead_valid & (self.ahead_entry == entry_later)),
             was_new.eq(self.ahead_valid & (self.ahead_entry == self.dot_entry)),
             was_older.eq(new_valid & (new_entry == self.dot_entry)),
             is_new.eq(self.ahead_valid & (self.ahead_entry == entry)),
@@ -112,7 +116,8 @@ class Tables(wiring.Component):
         for i in range(self.COPIES):
             # Registers of the same value become one, unless they begin differently.
             copy = Signal(signed(MODEL_BITS), init=-(i >> 1), reset_less=True, name=f"copy_{i}")
-            m.d.sync += copy.eq(~found if i % 2 else found)
+            value = Mux(is_newest, self.new_model, found)
+            m.d.sync += copy.eq(~value if i % 2 else value)
             m.d.comb += self.dot_models.word_select(i, MODEL_BITS).eq(copy)
         m.d.comb += self.dot_model.eq(self.dot_models[:MODEL_BITS])
 

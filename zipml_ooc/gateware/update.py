@@ -37,7 +37,7 @@ class Update(wiring.Component):
     """
 
     LATENCY = 9
-    AHEAD = 3
+    AHEAD = 4
 
     def __init__(self, form: Format) -> None:
         self.form = form
