@@ -56,7 +56,7 @@ class Emulator:
     >>> emulator = Emulator(form)
     >>> emulator.load(Program(4, 1, 9000, 3, entries, entries, entries), State(entries, seed=1))
     >>> emulator.run([pack(tile, form)], tiles=1)
-    Counters(cycles=57, beats=12, stalls=0, more={})
+    Counters(cycles=58, beats=12, stalls=0, more={})
     """
 
     def __init__(self, form: Format, profile: Profile | None = None) -> None:

@@ -16,7 +16,10 @@ __all__ = ["FrontBuffer", "Sequencer"]
 
 
 class FrontBuffer(wiring.Component):
-    """A short queue at the door. Taking a beat moves a pointer, and no wide register."""
+    """A short queue at the door. Taking a beat moves a pointer, and no wide register.
+
+    What comes in waits a cycle in a register: of the wires outside, nothing is known.
+    """
 
     DEPTH = 16
 
@@ -39,18 +42,19 @@ class FrontBuffer(wiring.Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         held, held_next = Signal(range(self.DEPTH + 1)), Signal(range(self.DEPTH + 1))
         push, pop = Signal(), Signal()
+        arrived = Signal.like(self.in_data, reset_less=True)
+        m.d.sync += [push.eq(self.in_valid & self.in_ready), arrived.eq(self.in_data)]
         m.d.comb += [
-            push.eq(self.in_valid & self.in_ready),
             pop.eq(self.out_valid & self.out_ready),
             held_next.eq(held + push - pop),
             write.en.eq(push),
-            write.data.eq(self.in_data),
+            write.data.eq(arrived),
             self.out_data.eq(read.data),
         ]
         m.d.sync += [
             held.eq(held_next),
             self.out_valid.eq(held_next != 0),
-            self.in_ready.eq(held < self.DEPTH - 2),  # what is on its way then still fits
+            self.in_ready.eq(held < self.DEPTH - 2),  # the three on their way then still fit
         ]
         with m.If(push):
             m.d.sync += write.addr.eq(write.addr + 1)

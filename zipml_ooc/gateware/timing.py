@@ -11,7 +11,7 @@ from .formats import LOGISTIC_LATENCY, Format, Loss
 __all__ = ["run_beats", "run_cycles", "run_stalls", "update_wait"]
 
 _ENDS = 5  # cycles of a run's start and of its end
-_HOST = 8  # from the start to the first beat, where the host reads STATUS in between
+_HOST = 9  # from the start to the first beat, where the host reads STATUS in between
 
 
 def run_beats(form: Format, columns: int, tiles: int) -> int:
@@ -59,7 +59,7 @@ def run_cycles(
     Examples
     --------
     >>> run_cycles(Format(bits=4), columns=784, tiles=200)
-    162401
+    162402
     """
     waits = run_stalls(form, columns, tiles, batch_tiles, delayed=delayed, loss=loss)
     beats, last = run_beats(form, columns, tiles), columns + update_wait(form, loss)
