@@ -108,7 +108,7 @@ PROFILES = {
         Profile(
             "ecp5-85",
             "ECP5-85 with a DDR3 chip, on PCIe",
-            clock_hz=130e6,  # placed and routed, speed grade 8 (docs/accelerator.md)
+            clock_hz=122.7e6,  # placed and routed, speed grade 8 (docs/accelerator.md)
             bus_bits=256,  # assumed: as wide as a beat of 4 bits
             memory_bytes_per_s=1.6e9,  # 800 Mb/s a pin (FPGA-DS-02012), a chip of 16 bits assumed
             link_bytes_per_s=1.0e9,  # PCIe 1.0 x4: 2.5 GT/s, 8 of 10 bits (assumed board)
