@@ -288,7 +288,7 @@ NB_MODULE(_native, m) {
            nb::arg("tiles"), nb::arg("offset"), nb::arg("slope"), nb::arg("centre"),
            nb::arg("stored_bits"), nb::arg("outputs"), nb::arg("tables") = nb::none(),
            nb::arg("weights") = TileBatch::Weights(), nb::arg("woven") = 0,
-           nb::arg("whole") = nb::none())
+           nb::arg("whole").noconvert() = nb::none())  // planes come into them: no copies
       .def_prop_ro("rows", &TileBatch::rows)
       .def("margins", &TileBatch::margins, nb::arg("model"), nb::arg("intercept"), nb::arg("out").noconvert())
       .def("gradient", &TileBatch::gradient, nb::arg("residuals"), nb::arg("out").noconvert())

@@ -274,6 +274,11 @@ def test_what_the_kernels_cannot_read_again_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             case.tile_batch(whole=whole)
+    # What would have to be copied: planes that are fetched later would not come into the copy.
+    apart = [np.repeat(planes, 2)[::2] for planes in held]
+    for whole in ((apart, there, 9), (held, [flags.view(bool) for flags in there], 9)):
+        with pytest.raises(TypeError, match="incompatible"):
+            case.tile_batch(whole=whole)
 
     def fails(tiles: list[tuple[int, int]]) -> None:
         raise OSError("gone")
