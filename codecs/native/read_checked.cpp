@@ -89,7 +89,7 @@ nb::object checked_object(PyObject* object) {
 
 // The `size` bytes of a file from `start` on without their checksum, which are the last; None where it
 // has fewer, or more if it is to be read `to_end`, where the checksum is another one, or where it cannot
-// be read.
+// be read or held.
 nb::object read_object(nb::handle path, uint64_t start, size_t size, bool to_end) {
   require(size >= kChecksumBytes, "there is no room for a checksum");
   if (size > static_cast<size_t>(INT64_MAX) - kLine || !in_some_file(start, size)) return nb::none();
@@ -98,7 +98,12 @@ nb::object read_object(nb::handle path, uint64_t start, size_t size, bool to_end
   const nb::object name = nb::steal(encoded);  // bytes
   const char* place = PyBytes_AS_STRING(name.ptr());
   const size_t body = size - kChecksumBytes;
-  const nb::object block = checked_object(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(body + kLine - 1)));
+  PyObject* const bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(body + kLine - 1));
+  if (!bytes) {  // no memory holds what was expected of the file: whoever looks says what there is
+    PyErr_Clear();
+    return nb::none();
+  }
+  const nb::object block = nb::steal(bytes);
   uint8_t* const begin = reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(block.ptr()));
   const size_t skipped = (kLine - reinterpret_cast<uintptr_t>(begin) % kLine) % kLine;
   uint8_t* data = begin + skipped;
