@@ -56,7 +56,7 @@ class LevelGatherer:
 
 
 def _merged(mine: LevelHistograms, theirs: LevelHistograms) -> LevelHistograms:
-    if not mine.rows:  # what it holds is as large as a range of rows
+    if not mine.rows:  # nothing to add to: bins are not gone through
         return theirs
     mine.merge(theirs)
     return mine

@@ -95,4 +95,4 @@ class QuantizeCodec(ArrayBytesCodec):
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Not known before encoding: the size depends on the padding that is left out."""
-        raise NotImplementedError
+        raise NotImplementedError  # what Zarr expects of codecs of variable size
