@@ -23,7 +23,7 @@ import numpy as np
 
 from zipml_ooc import CompressOptions, SourceOptions, compress
 
-from .machine import about_machine, machine
+from .machine import about_machine, about_versions, machine, versions
 
 LEVELS = ("uniform", "optimal")
 
@@ -118,11 +118,21 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--only", help=f"some of {','.join(KINDS)}", default=",".join(KINDS))
     arguments = parser.parse_args()
+    kinds = arguments.only.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(KINDS)}")
+    if arguments.threads < 2:
+        parser.error(f"--threads {arguments.threads}: 2 or more are compared with one")
     shape = arguments.rows, arguments.columns + 1
     values = np.random.default_rng(0).standard_normal(shape, np.float32)
-    report: dict[str, Any] = {"machine": machine(), "rows": shape[0], "columns": shape[1] - 1}
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(["pyarrow"]),
+        "rows": shape[0],
+        "columns": shape[1] - 1,
+    }
     with TemporaryDirectory() as folder:
-        for kind in arguments.only.split(","):
+        for kind in kinds:
             source = KINDS[kind](Path(folder), values)
             report[kind] = [
                 compared(source, levels, arguments.threads, arguments.turns) for levels in LEVELS
@@ -134,6 +144,7 @@ def main() -> None:
 def _text(report: dict[str, Any], threads: int) -> str:
     lines = [
         about_machine(report["machine"]),
+        about_versions(report["versions"]),
         f"table     {report['rows']:,} rows x {report['columns']} columns of float32 and a target",
         f"{'':20}{'1 thread':>10}{f'{threads} threads':>12}{'ratio':>8}{'first pass':>12}  bytes",
     ]

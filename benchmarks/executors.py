@@ -24,7 +24,7 @@ from zipml_ooc.gateware.driver import Device
 from zipml_ooc.gateware.emulator import Emulator
 from zipml_ooc.gateware.formats import Format
 
-from .machine import about_machine
+from .machine import about_machine, about_versions
 from .tables import add_data_option, read_csv, read_mnist
 
 BITS = (2, 4, 8)
@@ -76,10 +76,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_data_option(parser)
     data = parser.parse_args().data
-    print(about_machine(), end="\n\n")
+    print(f"{about_machine()}\n{about_versions()}\n")
     print("| Table | Loss | " + " | ".join(f"{bits} bits" for bits in BITS) + " |")
     print("|---|---|" + "---|" * len(BITS))
-    for name, x, y, loss in tables(None if data is None else Path(data)):
+    for name, x, y, loss in tables(data):
         cells = []
         for bits in BITS:
             with TemporaryDirectory() as folder:

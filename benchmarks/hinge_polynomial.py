@@ -14,7 +14,6 @@ docs/estimators.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +34,8 @@ from zipml_ooc.training.polynomial import RANGES, Polynomial
 from zipml_ooc.training.step_polynomial import fit_step
 
 from .class_tables import class_tables
+from .machine import about_machine, about_versions, versions
+from .tables import add_data_option
 
 ROWS, COLUMNS, EPOCHS, SEEDS = 50_000, 8, 20, 3
 SIGNALS, BITS, SAMPLES = (0.5, 1.0, 2.0), (1, 2, 3), (4, 8)
@@ -149,8 +150,8 @@ def oracle(table: Table, dataset: Dataset, samples: int, epochs: int) -> tuple[f
 
 
 def shown(excess: float) -> str:
-    """Two digits."""
-    return "stopped" if excess == float("inf") else f"{excess:.2g} %"
+    """Two digits, without an exponent where it is large."""
+    return "stopped" if excess == float("inf") else f"{float(f'{excess:.2g}'):g} %"
 
 
 def middle(runs: list[tuple[Any, ...]], at: int) -> str:
@@ -221,9 +222,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.hinge_polynomial", description=__doc__
     )
-    given = os.environ.get("ZIPML_TEST_DATA")
-    parser.add_argument("--data", type=Path, default=Path(given) if given else None)
+    add_data_option(parser)
     data = parser.parse_args().data
+    print(f"{about_machine()}, one thread\n{about_versions(versions(['scipy']))}\n")
     with threadpool_limits(1):
         normal_tables()
         other_tables(data)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import sys
 from pathlib import Path
 
+from benchmarks.machine import about_machine, about_versions, versions
+from benchmarks.tables import add_data_option
 from zipml_ooc.gateware.builds import build
 from zipml_ooc.gateware.formats import Format
 from zipml_ooc.gateware.simulation import Simulation
@@ -69,7 +68,6 @@ def _epochs(form: Format, device: Simulation, data: Path, count: int) -> None:
 
 def main() -> None:
     """Measure and print tables in Markdown."""
-    given = os.environ.get("ZIPML_TEST_DATA")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gateware", description=(about or "").splitlines()[0]
     )
@@ -79,12 +77,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the placer")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--data", type=Path, default=Path(given) if given else None)
+    add_data_option(parser)
     parser.add_argument("--folder", type=Path, default=Path("gateware-build"), help="for logs")
     arguments = parser.parse_args()
     form = Format(arguments.bits)
-    versions = ", ".join(f"{tool} {importlib.metadata.version(tool)}" for tool in _TOOLS)
-    _say(f"{platform.machine()}, {os.cpu_count()} cores; {versions}")
+    _say(f"{about_machine()}\n{about_versions(versions(_TOOLS))}")
     if arguments.only in (None, "beats", "epochs"):
         with Simulation(form) as device:
             if arguments.only != "epochs":

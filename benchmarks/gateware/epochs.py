@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.tables import read_csv
+from benchmarks.tables import read_csv, read_mnist
 from zipml_ooc import SourceOptions, TrainOptions, compress, train
 from zipml_ooc.compression import CompressOptions
 from zipml_ooc.gateware.driver import Driver
@@ -42,20 +41,11 @@ class Epochs:
     seconds: float
 
 
-def _idx(path: Path) -> npt.NDArray[np.uint8]:
-    """An array in MNIST's own format."""
-    with gzip.open(path) as file:
-        raw = file.read()
-    shape = np.frombuffer(raw, ">u4", raw[3], 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-
-
 def read_table(name: str, folder: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Columns and a target of numbers; for digits 1 and -1."""
     if not name.startswith("mnist"):
         return read_csv(folder / f"{name}.csv.gz")
-    images = _idx(folder / "mnist-t10k-images-idx3-ubyte.gz").reshape(-1, 784)
-    labels = _idx(folder / "mnist-t10k-labels-idx1-ubyte.gz")
+    images, labels = read_mnist(folder)
     chosen = np.isin(labels, (3, 8))
     return images[chosen].astype(np.float32), np.where(labels[chosen] == 3, 1.0, -1.0)
 
