@@ -27,6 +27,8 @@ __all__ = [
     "PARTS",
     "RANGES",
     "Polynomial",
+    "bend",
+    "between_points",
     "choose",
     "first_polynomial",
     "fit",
@@ -162,14 +164,23 @@ def fit(degree: int, margin_range: float) -> Polynomial:
     found = np.append(found, np.zeros(degree + 1 - len(found)))
     t = np.linspace(-1.0, 1.0, _GRID + 1)
     off = np.abs(polynomial.polyval(t, found) - _derivative(margin_range * t))
-    # Between two points a function leaves its chord by at most h^2 / 8 of its curvature.
-    powers = np.arange(2, degree + 1)
-    bend = _BEND + float(np.sum(powers * (powers - 1) * np.abs(found[2:]))) / margin_range**2
-    error = float(off.max()) + (2 * margin_range / _GRID) ** 2 / 8 * bend
+    curvature = _BEND + bend(found) / margin_range**2
+    error = float(off.max()) + between_points(curvature, 2 * margin_range / _GRID)
     # Last digits may depend on the processor, and equal runs give equal files.
     return Polynomial(
         tuple(float(np.float32(c)) for c in found), margin_range, float(f"{error:.6g}")
     )
+
+
+def bend(coefficients: npt.NDArray[np.floating[Any]]) -> float:
+    """Bound of a polynomial's second derivative on -1..1."""
+    powers = np.arange(2, len(coefficients))
+    return float(np.sum(powers * (powers - 1) * np.abs(coefficients[2:])))
+
+
+def between_points(curvature: float, distance: float) -> float:
+    """By how much at most a function leaves its chord between two points of a grid."""
+    return distance**2 / 8 * curvature
 
 
 def first_polynomial(samples: int) -> Polynomial:

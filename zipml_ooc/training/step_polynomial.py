@@ -18,7 +18,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
 
-from .polynomial import BOUND, F64, NORMAL, PARTS, RANGES, Polynomial, quantiles
+from .polynomial import (
+    BOUND,
+    F64,
+    NORMAL,
+    PARTS,
+    RANGES,
+    Polynomial,
+    bend,
+    between_points,
+    quantiles,
+)
 
 __all__ = ["KINK", "choose_step", "first_step", "fit_step"]
 
@@ -52,9 +62,7 @@ def fit_step(degree: int, margin_range: float) -> Polynomial:
     off = polynomial.polyval(t, found)
     waves = float(np.abs(off[np.argmax(off > 0) :]).max())
     band = float(t[np.argmax(off >= -waves)]) * margin_range
-    # Between two points a function leaves its chord by at most h^2 / 8 of its curvature.
-    powers = np.arange(2, degree + 1)
-    waves += float(np.sum(powers * (powers - 1) * np.abs(found[2:]))) / (8 * _GRID**2)
+    waves += between_points(bend(found), 1.0 / _GRID)
     return Polynomial(
         tuple(float(np.float32(c)) for c in found),
         margin_range,
@@ -76,14 +84,8 @@ def choose_step(
 
     Parameters
     ----------
-    signed : (n,) float64
-        Signed margins, of the means of the samples.
-    weight : (n,) float64
-        How often each counts.
-    samples : int
-        One more than the highest degree.
-    noise : float
-        Variance that rounding gives the margin of a single sample.
+    signed, weight, samples, noise
+        As for `polynomial.choose`.
     unknowns : float
         Coefficients of an output for each row that it is trained on.
     """
