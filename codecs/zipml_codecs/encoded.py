@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from . import _native
 from .errors import ChunkError
-from .header import LARGEST, OWN_FIELDS, ChunkHeader, first_tile_of
+from .header import OWN_FIELDS, ChunkHeader, first_tile_of
+from .parts import codes_of, places_of, scales_of, variances_of
 from .quantizer import TILE_ROWS, Quantizer
-from .tables import Places, check_places, code_values, grid_steps
-from .weave import check_head, check_planes, check_scales, plane_ranges, plane_runs
+from .tables import Places, code_values, grid_steps
+from .weave import check_head, check_planes, check_scales, plane_ranges
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -96,39 +97,24 @@ class EncodedChunk:
                 return known
         header = ChunkHeader.parse(view)
         raw = np.frombuffer(view, np.uint8)
-        by_row = header.quantizer.by_row
-        dtype = np.dtype("<f8" if header.item_size == 8 else "<f4")
-        count = header.rows if by_row else 2 * header.columns
-        start = header.tables_offset
-        stored = raw[start : start + count * dtype.itemsize].tobytes()  # aligned copies
-        tables = np.frombuffer(stored, dtype)
-        variance = _variances(header, raw)
-        codes = raw[header.codes_offset :][: header.codes_size]
         at = header.quantizer.bits if precision is None else precision
         if header.quantizer.weaved:
             check_head(header, raw)
-            codes = _planes(header, codes, at)
         elif at != header.quantizer.bits:
             raise ValueError(f"the chunk is packed at {header.quantizer.bits} bits, not at {at}")
-        low = None if by_row else tables[: header.columns]
-        high = tables if by_row else tables[header.columns :]
-        ordered = (high >= 0).all() if low is None else (low <= high).all()
-        if not (np.isfinite(tables).all() and ordered):
-            raise ChunkError("the chunk's scales are not finite and in order")
-        if tables.size and np.abs(tables).max() > LARGEST[header.item_size]:
-            raise ChunkError(f"the chunk's scales are no float{8 * header.item_size}")
+        codes = codes_of(header, raw, at)
+        lower, upper = scales_of(header, raw)
+        alone = header.quantizer.by_row or header.quantizer.weaved  # no other one is `alike`
         return cls(
             header=header,
-            lower=None if low is None else low.astype(dtype.newbyteorder("="), copy=False),
-            upper=high.astype(dtype.newbyteorder("="), copy=False),
-            variance_table=variance,
+            lower=lower,
+            upper=upper,
+            variance_table=variances_of(header, raw),
             codes=codes,
-            places=_parse_places(header, raw) if header.table_bits else None,
+            places=places_of(header, raw),
             precision=at,
             fetched=len(raw),
-            head=b""
-            if by_row or header.quantizer.weaved
-            else bytes(view[: header.variance_offset]),
+            head=b"" if alone else bytes(view[: header.variance_offset]),
         )
 
     def alike(self, data: memoryview) -> EncodedChunk | None:
@@ -414,40 +400,7 @@ class _Alike(EncodedChunk):
 
     @cached_property
     def variance_table(self) -> npt.NDArray[Any]:
-        return _variances(self.header, self._raw)
-
-
-def _variances(header: ChunkHeader, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """The sums behind the variances: an aligned copy, which does not keep the chunk."""
-    start = header.variance_offset
-    stored = raw[start : start + header.variance_size].tobytes()
-    sums = np.frombuffer(stored, "<f8" if header.quantizer.by_row else "<u8")
-    if header.quantizer.weaved:
-        return sums.reshape(len(header.quantizer.precisions), header.columns)
-    return sums.reshape(-1, 2) if header.table_bits else sums
-
-
-def _planes(
-    header: ChunkHeader, codes: npt.NDArray[np.uint8], precision: int
-) -> npt.NDArray[np.uint8]:
-    """Return the planes of a precision, where they follow one another without a copy."""
-    runs, size = plane_runs(header.quantizer, precision), header.plane_size
-    (_, base), (first, samples) = runs
-    if first == base:
-        return codes[: (base + samples) * size]
-    return np.concatenate([codes[start * size : (start + n) * size] for start, n in runs])
-
-
-def _parse_places(header: ChunkHeader, raw: npt.NDArray[np.uint8]) -> Places:
-    levels = header.quantizer.intervals + 1
-    size, start = header.table_bits // 8, header.places_offset
-    stored = raw[start : start + size * levels * header.columns].tobytes()
-    table = np.frombuffer(stored, f"<u{size}").reshape(header.columns, levels)
-    try:
-        native = table.astype(table.dtype.newbyteorder("="), copy=False)
-        return check_places(native, header.quantizer, header.columns)
-    except ValueError as error:
-        raise ChunkError(f"the chunk's level table is damaged: {error}") from error
+        return variances_of(self.header, self._raw)
 
 
 def _owner_bytes(array: npt.NDArray[Any]) -> int:
