@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import subprocess
@@ -14,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tables import compressed, regression_npz, tree_bytes, write_csv
+from compress_cases import OPTIONS, TARGETS, interrupted, table
+from tables import compressed, regression_npz, tree_bytes
 
 from zipml_ooc import (
     CompressOptions,
@@ -23,10 +22,7 @@ from zipml_ooc import (
     UsageError,
     compress,
     dataset_writer,
-    durable,
     open_dataset,
-    partial,
-    shard_file,
 )
 
 # Runs the same compression again and again in a child that kills itself at one of its dealings with
@@ -66,18 +62,6 @@ while True:
     killed += 1
 print(killed)
 """
-
-
-def table(path: Path, rows: int = 1000) -> Path:
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((rows, 6)).round(3)
-    columns: dict[str, Any] = {f"c{j}": values[:, j] for j in range(4)}
-    columns |= {"y": values[:, 4], "z": values[:, 5], "w": np.abs(values[:, 0])}
-    return write_csv(path, columns)
-
-
-OPTIONS = CompressOptions(bits=3, chunk_rows=64, weight="w")
-TARGETS = SourceOptions(target=("y", "z"))
 
 
 @pytest.mark.parametrize(("force", "shard_rows"), [(False, 0), (True, 192)])
@@ -137,56 +121,6 @@ def test_a_kill_at_the_very_end_loses_neither_dataset(tmp_path: Path, last: int)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "e", "t.csv", "whole"]
 
 
-def full_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
-    """A disk that takes so many more files."""
-    original, count = durable.write_all, [writes]
-
-    def write(descriptor: int, data: Any) -> None:
-        count[0] -= 1
-        if count[0] < 0:
-            original(descriptor, memoryview(data)[:10])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        original(descriptor, data)
-
-    for module in (durable, shard_file):
-        monkeypatch.setattr(module, "write_all", write)
-
-
-@pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("writes", [0, 1, 2, 20, 49])
-def test_a_full_disk_is_an_error_that_can_be_resumed(
-    tmp_path: Path, force: bool, writes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = table(tmp_path / "t.csv")
-    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
-    before: dict[str, bytes] = {}
-    if force:
-        before = tree_bytes(compressed(source, tmp_path / "d", bits=8).path)
-    with monkeypatch.context() as patch:
-        full_after(patch, writes)
-        outcome = "--resume goes on" if writes else "nothing was left behind"
-        with pytest.raises(DataError, match=f"No space left on device.*{outcome}"):
-            compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force)
-    assert not force or tree_bytes(tmp_path / "d") == before
-    assert (tmp_path / ".d.partial").exists() == bool(writes)
-    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force, resume=True)
-    assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
-
-
-def interrupted(source: Path, dest: Path, options: CompressOptions = OPTIONS) -> Path:
-    """Stop in the middle of the second pass, and return where the rest lies."""
-
-    def stop(stage: str, rows: int, total: int | None) -> None:
-        if stage == "compress" and rows >= 500:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        compress(source, dest, options, source_options=TARGETS, progress=stop)
-    partial = dest.with_name(f".{dest.name}.partial")
-    assert 5 <= len(list(partial.glob("dataset/X/c/*"))) < 16
-    return partial
-
-
 def test_what_is_whole_is_kept_and_what_is_damaged_is_written_again(tmp_path: Path) -> None:
     source = table(tmp_path / "t.csv")
     compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
@@ -227,32 +161,6 @@ def test_nothing_is_resumed_without_being_asked_for(tmp_path: Path) -> None:
     assert not partial.exists()
     with pytest.raises(UsageError, match="exists"):
         compress(source, tmp_path / "d", CompressOptions(bits=8), resume=True)
-
-
-@pytest.mark.parametrize("relative", [False, True])
-def test_a_link_to_a_dataset_stays_one(relative: bool, tmp_path: Path) -> None:
-    source = table(tmp_path / "t.csv")
-    (tmp_path / "disk").mkdir()
-    link = tmp_path / "link"
-    link.symlink_to("disk/d" if relative else tmp_path / "disk" / "d")
-    for force in (False, True):
-        compress(source, link, OPTIONS, source_options=TARGETS, force=force)
-        assert link.is_symlink() and (tmp_path / "disk" / "d" / "zarr.json").exists()
-    assert sorted(p.name for p in tmp_path.rglob(".*")) == []
-    compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
-    assert tree_bytes(tmp_path / "disk" / "d") == tree_bytes(tmp_path / "whole")
-
-
-def test_a_destination_without_a_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be a dataset"):
-        compress(table(tmp_path / "t.csv"), "/", OPTIONS, source_options=TARGETS)
-
-
-def test_a_file_in_the_way_of_the_unfinished_dataset_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".d.partial").write_text("mine")
-    with pytest.raises(DataError, match=r"\.d\.partial is in the way .*: remove it"):
-        compress(table(tmp_path / "t.csv"), tmp_path / "d", OPTIONS, source_options=TARGETS)
-    assert (tmp_path / ".d.partial").read_text() == "mine"
 
 
 def test_a_run_without_a_beginning_can_be_resumed(tmp_path: Path) -> None:
@@ -325,131 +233,3 @@ def test_a_source_that_goes_away_midway_can_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "away.npy").rename(tmp_path / "t.npy")
     compress(tmp_path / "t.npy", tmp_path / "d", options, resume=True)
     assert tree_bytes(tmp_path / "d") == tree_bytes(tmp_path / "whole")
-
-
-def test_two_processes_do_not_write_one_dataset(tmp_path: Path) -> None:
-    source = table(tmp_path / "t.csv")
-    partial = interrupted(source, tmp_path / "d")
-    holder = subprocess.Popen(
-        [sys.executable, "-c",
-         "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX); "
-         "print('held', flush=True); time.sleep(60)", str(partial / "lock")],
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    with pytest.raises(UsageError, match=r"is being written by process \d+ on \S+: wait"):
-        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
-    holder.kill()
-    holder.wait()
-    # The lock of a process that died is no lock.
-    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
-    assert not partial.exists()
-
-
-def test_without_locks_of_the_file_system_the_named_process_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = table(tmp_path / "t.csv")
-    partial = interrupted(source, tmp_path / "d")
-
-    def unsupported(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    # Its process, this one, is alive.
-    with pytest.raises(UsageError, match=f"written by process {os.getpid()} on"):
-        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    _, host = (partial / "lock").read_text().split()
-    (partial / "lock").write_text(f"{gone.pid} {host}")
-    compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, resume=True)
-    assert not partial.exists()
-
-
-def test_space_is_asked_for_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = table(tmp_path / "t.csv")
-    whole = compress(source, tmp_path / "whole", OPTIONS, source_options=TARGETS)
-    taken = sum(len(data) for data in tree_bytes(Path(whole.path)).values())
-
-    def little(_: Any) -> Any:
-        return type("Usage", (), {"free": taken})()
-
-    monkeypatch.setattr(partial.shutil, "disk_usage", little)
-    for force in (False, True):
-        with pytest.raises(DataError, match=rf"up to [\d,]+ bytes and its disk has {taken:,} left"):
-            compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS, force=force)
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "whole"]
-
-
-def test_the_estimate_of_space_is_an_upper_bound_and_close(tmp_path: Path) -> None:
-    from zipml_ooc.dataset_layout import DatasetLayout
-
-    source = regression_npz(tmp_path / "t.npz", rows=20_000, columns=40)
-    for number, options in enumerate(
-        ({}, {"zarr_format": 2}, {"scale": "row"}, {"layout": "weaved", "bits": 8})
-    ):
-        dataset = compressed(source, tmp_path / str(number), chunk_rows=3200, **options)
-        taken = sum(len(data) for data in tree_bytes(Path(dataset.path)).values())
-        layout = DatasetLayout(dataset.spec, dataset.zarr_format)
-        assert sum(map(layout.chunk_bytes, range(dataset.spec.chunks))) == dataset.stored_bytes
-        assert taken <= layout.most_bytes < 1.3 * taken + 200_000
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_destination_is_one_clear_error(tmp_path: Path) -> None:
-    source = table(tmp_path / "t.csv")
-    folder = tmp_path / "closed"
-    folder.mkdir(mode=0o555)
-    with pytest.raises(DataError, match=f"cannot write in {folder}: Permission denied"):
-        compress(source, folder / "d", OPTIONS, source_options=TARGETS)
-
-
-def test_a_destination_that_refuses_to_be_written_is_one_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = table(tmp_path / "t.csv")
-
-    def refuse(self: Path, *_: Any, **__: Any) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(self))
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(DataError, match=f"cannot write in {tmp_path}: Read-only file system"):
-        compress(source, tmp_path / "d", OPTIONS, source_options=TARGETS)
-
-
-def test_a_file_system_that_fills_up_is_refused_at_once_or_resumed(tmp_path: Path) -> None:
-    """A real one, of 2 MB, where this process may mount it."""
-    source = regression_npz(tmp_path / "t.npz", rows=50_000, columns=60)
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(small)]
-    try:
-        done = subprocess.run(mount, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip("this process may not mount a file system")
-    try:
-        options = CompressOptions(chunk_rows=3200)
-        with pytest.raises(DataError, match=r"will take up to .* and its disk has .* left"):
-            compress(source, small / "d", CompressOptions(bits=8, chunk_rows=3200))
-        assert list(small.iterdir()) == []
-
-        def fill(stage: str, rows: int, total: int | None) -> None:
-            if stage == "compress" and rows < 20_000:
-                (small / "other").write_bytes(bytes(1_500_000))
-
-        options = CompressOptions(bits=1, chunk_rows=3200)
-        with pytest.raises(DataError, match="No space left on device; what is written is kept"):
-            compress(source, small / "d", options, progress=fill)
-        with pytest.raises(DataError, match="will take up to"):
-            compress(source, small / "d", options, resume=True)
-        (small / "other").unlink()
-        compress(source, small / "d", options, resume=True)
-        compress(source, tmp_path / "whole", options)
-        assert tree_bytes(small / "d") == tree_bytes(tmp_path / "whole")
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
