@@ -85,6 +85,10 @@ class ReadOnlyStore(ZarrStore):
         """See `zarr.abc.store.Store`."""
         raise PermissionError(f"{self._store.place} was opened for reading")
 
+    # The attributes say which objects there are, so that reading never lists, which some stores,
+    # such as plain servers of files, could not do. zarr-python asks for `supports_listing` before
+    # it looks for the members of a group; the base class wants the methods all the same.
+
     def list(self) -> AsyncIterator[str]:
         """See `zarr.abc.store.Store`."""
         raise NotImplementedError("the keys of this store are not listed")
