@@ -199,15 +199,47 @@ def test_what_a_zip_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
         open_dataset(other).read_chunk(0)
 
 
-def test_a_folder_may_be_zipped_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("top", "more"),
+    [
+        ("table.zarr/", []),
+        ("./", ["./"]),
+        ("data/table.zarr/", ["data/", "data/table.zarr/", "data/notes.txt"]),
+        ("table.zarr/", ["__MACOSX/", "__MACOSX/table.zarr/._zarr.json", ".DS_Store"]),
+        ("../table.zarr/", []),
+        ("/data/table.zarr/", []),
+        ("", ["inner/zarr.json", "X/notes.txt"]),
+    ],
+)
+def test_a_folder_may_be_zipped_by_its_name(
+    tmp_path: Path, top: str, more: list[str], zarr_format: int
+) -> None:
     folder = tmp_path / "table.zarr"
-    compressed(regression_npz(tmp_path / "t.npz", rows=300), folder)
+    source = regression_npz(tmp_path / "t.npz", rows=300)
+    compressed(source, folder, zarr_format=zarr_format)
     with zipfile.ZipFile(tmp_path / "table.zip", "w") as archive:
+        for name in more:
+            archive.writestr(name, b"")
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            archive.write(path, path.relative_to(tmp_path))
+            name = f"{top}{path.relative_to(folder).as_posix()}"
+            archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
     options = TrainOptions(epochs=2)
     model = train(tmp_path / "table.zip", options).model
     np.testing.assert_array_equal(model.coef, train(folder, options).model.coef)
+
+
+@pytest.mark.parametrize("tops", [(), ("one.zarr/", "two.zarr/")])
+def test_a_zip_file_of_no_dataset_or_of_two_is_refused(
+    tmp_path: Path, tops: tuple[str, ...]
+) -> None:
+    compressed(regression_npz(tmp_path / "t.npz", rows=300), tmp_path / "d")
+    with zipfile.ZipFile(tmp_path / "table.zip", "w") as archive:
+        for top in tops:
+            for path in (p for p in (tmp_path / "d").rglob("*") if p.is_file()):
+                archive.write(path, f"{top}{path.relative_to(tmp_path / 'd')}")
+    with pytest.raises(DataError, match=r"table\.zip is no Zarr group"):
+        open_dataset(tmp_path / "table.zip")
 
 
 def test_a_key_below_a_file_is_missing_to_zarr(tmp_path: Path) -> None:

@@ -94,12 +94,18 @@ class ZipStore:
 
     @cached_property
     def _top(self) -> str:
-        """What stands before keys: the folder that was zipped, where it was and not its content."""
-        names = self._archive.namelist()
-        tops = {name.split("/", 1)[0] for name in names}
-        if len(tops) != 1 or any(name in MARKERS for name in names):
-            return ""
-        return f"{tops.pop()}/"
+        """What stands before keys: the folder of the group, where that was zipped by its name.
+
+        Whatever else there may be: folders around it, or what a system adds of its own.
+        """
+        folders = set()
+        for name in self._archive.namelist():
+            folder, slash, last = name.rpartition("/")
+            if last in MARKERS:
+                folders.add(folder + slash)
+        depth = min((folder.count("/") for folder in folders), default=0)
+        outermost = [folder for folder in folders if folder.count("/") == depth]
+        return outermost[0] if len(outermost) == 1 else ""
 
     def _member(self, key: str) -> zipfile.ZipInfo:
         try:
