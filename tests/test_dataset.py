@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -183,3 +184,24 @@ def test_targets_that_went_missing_are_noticed(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / make.__name__ / "y" / "c")
         with pytest.raises(DataError, match=r"chunk y/c/0 of .* is missing"):
             train(dataset)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**40]}}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**70]}}},
+        {"shape": [100]},
+    ],
+)
+def test_metadata_of_targets_that_are_not_those_of_the_rows_are_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Before anything is allocated for what they claim."""
+    dataset = compressed(regression_npz(tmp_path / "t.npz", rows=600), tmp_path / "d")
+    assert dataset.read_target(0, 600).shape == (600, 1)
+    group = json.loads((tmp_path / "d" / "zarr.json").read_text())
+    group["consolidated_metadata"]["metadata"]["y"] |= change
+    (tmp_path / "d" / "zarr.json").write_text(json.dumps(group))
+    with pytest.raises(DataError, match="lacks its array y or its metadata are damaged"):
+        open_dataset(tmp_path / "d").read_target(0, 64)

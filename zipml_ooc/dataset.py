@@ -6,6 +6,7 @@ its header compared with the dataset's attributes, and handed on without being u
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -228,7 +229,10 @@ class Dataset:
         return encoded
 
     def read_target(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Read targets, or class codes, of a range of rows: (rows, outputs)."""
+        """Read targets, or class codes, of a range of rows: (rows, outputs).
+
+        What comes may be a view of what was read, which cannot be written to.
+        """
         if not self.spec.targets:
             raise UsageError(
                 f"{self.path} holds no target: compress the source again with --target"
@@ -256,12 +260,20 @@ class Dataset:
         if name not in self._arrays:
             try:
                 array = self._group[name]
-            except (KeyError, ValueError, TypeError) as error:
+                self._require_rows(array)
+            except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
                 raise DataError(
                     f"{self.path} lacks its array {name} or its metadata are damaged"
                 ) from error
             self._arrays[name] = RowArray(self._beside, name, array, str(self.path))
         return self._arrays[name]
+
+    def _require_rows(self, array: Any) -> None:
+        """Refuse an array without a row for each of X, or with chunks that hold more than all."""
+        spec, chunks = self.spec, array.chunks
+        most = max(spec.rows, spec.chunk_rows) * max(len(spec.targets), 1)
+        if array.shape[:1] != (spec.rows,) or math.prod(chunks) > most:
+            raise ValueError(f"it has the shape {array.shape}, in chunks of {chunks}")
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:
