@@ -31,9 +31,16 @@ def test_a_link_to_a_dataset_stays_one(relative: bool, tmp_path: Path) -> None:
     assert tree_bytes(tmp_path / "disk" / "d") == tree_bytes(tmp_path / "whole")
 
 
-def test_a_destination_without_a_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be a dataset"):
-        compress(table(tmp_path / "t.csv"), "/", OPTIONS, source_options=TARGETS)
+@pytest.mark.parametrize("dest", ["/", "memory://", "memory:///", "s3://", "://"])
+def test_a_destination_without_a_name_is_refused(tmp_path: Path, dest: str) -> None:
+    with pytest.raises(UsageError, match=f"^{dest} cannot be a dataset"):
+        compress(table(tmp_path / "t.csv"), dest, OPTIONS, source_options=TARGETS)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="loop is a link that leads nowhere"):
+        compress(table(tmp_path / "t.csv"), tmp_path / "loop", OPTIONS, source_options=TARGETS)
 
 
 def test_a_file_in_the_way_of_the_unfinished_dataset_is_named(tmp_path: Path) -> None:

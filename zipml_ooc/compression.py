@@ -252,10 +252,15 @@ def _destination(dest: str | os.PathLike[str]) -> Path | str:
     if "://" in text and not text.startswith("file://"):
         if text.startswith("zip://"):
             raise UsageError(f"{text}: compress into a folder, and pack that")
+        if not text.partition("://")[2].strip("/"):
+            raise UsageError(f"{text} cannot be a dataset: give a name in it")
         return text.rstrip("/")
     place = Path(text.removeprefix("file://")).absolute()
     if place.is_symlink():  # what it points to is replaced, and not the link
-        place = place.resolve()
+        try:
+            place = place.resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to each other
+            raise UsageError(f"{place} is a link that leads nowhere: {error}") from error
     if not place.name:
         raise UsageError(f"{place} cannot be a dataset: give the name of a folder in it")
     if not place.parent.is_dir():
