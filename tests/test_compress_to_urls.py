@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from zipml_ooc import (
     CompressOptions,
     DataError,
     UsageError,
+    ZipmlError,
     compress,
     open_dataset,
     outputs,
     train,
     verify,
 )
+from zipml_ooc.partial import partial_of
 from zipml_ooc.stores import retries
 
 OPTIONS = CompressOptions(bits=3, chunk_rows=128)
@@ -192,6 +195,42 @@ def test_a_store_that_fails_in_passing_does_not_seem_empty(
     with pytest.raises(UsageError, match="exists: choose another destination or use --force"):
         compress(source, url, OPTIONS)
     assert objects(url) == before
+
+
+@pytest.mark.parametrize("answers", [0, 3, 10, 20, 30])
+def test_a_store_that_no_longer_answers_is_one_error(
+    answers: int, source: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what becomes of the dataset can be asked for then."""
+    left, memory = [answers], type(fsspec.filesystem("memory"))
+
+    def failing(call: Any) -> Any:
+        def answer(self: Any, *arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ConnectionResetError("gone")
+            return call(self, *arguments, **named)
+
+        return answer
+
+    options = replace(OPTIONS, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "PATIENCE", retries.Patience(first_seconds=0.001))
+        for name in ("info", "find", "cat_file", "pipe_file", "put_file", "rm", "rm_file"):
+            patch.setattr(memory, name, failing(getattr(memory, name)))
+        with pytest.raises(ZipmlError, match="gone") as caught:
+            compress(source, url, options, resume=True)
+        assert answers < 10 or "--resume goes on with it" in str(caught.value)
+        assert partial_of(url) is None  # nor where it lies
+    compress(source, url, options, resume=True)
+    compress(source, tmp_path / "d", options)
+    assert objects(url) == tree_bytes(tmp_path / "d")
+
+
+def test_a_package_that_is_missing_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=r"gs://bucket/d: this kind of URL needs .*gcsfs"):
+        compress(source, "gs://bucket/d", OPTIONS)
 
 
 def test_urls_that_cannot_be_written_are_refused(source: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from .durable import commit, write_durably
 from .errors import UsageError
 from .shard_file import ObjectFile
 from .stores import LocalStore, Store
-from .stores.urls import OBSTORE_PREFIX, FsspecStore
+from .stores.urls import OBSTORE_PREFIX, FsspecStore, needed_package
 
 __all__ = ["FolderOutput", "Output", "UrlOutput"]
 
@@ -95,7 +95,10 @@ class UrlOutput:
         """See `Output`."""
         if self.url.startswith(OBSTORE_PREFIX):
             raise UsageError(f"{self.url}: datasets are written by fsspec: leave out the prefix")
-        return WritableStore(self.url)
+        try:
+            return WritableStore(self.url)
+        except ImportError as error:
+            raise UsageError(needed_package(self.url, error)) from error
 
 
 class WritableStore(FsspecStore):

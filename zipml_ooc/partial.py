@@ -229,13 +229,16 @@ def _alive(pid: str) -> bool:
 
 
 def partial_of(dest: str | os.PathLike[str]) -> str | None:
-    """Where the unfinished dataset of a destination lies, if there is one."""
+    """Where the unfinished dataset of a destination lies, if there is one that can be seen."""
     text = os.fspath(dest).removeprefix("file://")
-    if "://" in text:
-        return text if UrlPartial(text).begun else None
-    place = Path(text).absolute()
-    partial = Partial(place.resolve() if place.is_symlink() else place)
-    return os.fspath(partial.folder) if partial.begun else None
+    try:
+        if "://" in text:
+            return text if UrlPartial(text).begun else None
+        place = Path(text).absolute()
+        partial = Partial(place.resolve() if place.is_symlink() else place)
+        return os.fspath(partial.folder) if partial.begun else None
+    except (OSError, RuntimeError, UsageError):
+        return None
 
 
 def _of(place: Path | str) -> Partial | UrlPartial:
@@ -287,9 +290,12 @@ def partial_dataset(
         try:
             yield partial
         except BaseException as error:
-            kept = partial.begun and _worth_keeping(error, resumed=begun and resume)
-            if not kept:
-                partial.discard()
+            try:
+                kept = partial.begun and _worth_keeping(error, resumed=begun and resume)
+                if not kept:
+                    partial.discard()
+            except (OSError, UsageError):  # a store that does not answer: it holds what it holds
+                kept = True
             _say(error, partial, kept=kept)
             raise
 

@@ -45,12 +45,21 @@ class UrlPartial:
     @property
     def begun(self) -> bool:
         """Whether there is something to go on with."""
-        return self._store.has(_JOURNAL)
+        return self._has(_JOURNAL)
 
     @property
     def complete(self) -> bool:
         """Whether there is a dataset."""
-        return any(self._store.has(mark) for mark in _MARKS)
+        return any(self._has(mark) for mark in _MARKS)
+
+    def _has(self, key: str) -> bool:
+        try:
+            return self._store.has(key)
+        except OSError as error:
+            raise self._closed(error) from error
+
+    def _closed(self, error: OSError) -> UsageError:
+        return UsageError(f"{self.place} cannot be looked into: {error}")
 
     def require_ours(self, *, force: bool) -> None:
         """Refuse a place that holds anything but a dataset, or one without `force`.
@@ -62,7 +71,7 @@ class UrlPartial:
         try:
             keys = self._store.every_key()
         except OSError as error:
-            raise UsageError(f"{self.place} cannot be looked into: {error}") from error
+            raise self._closed(error) from error
         foreign = [key for key in keys if not _is_ours(key)]
         if foreign:
             raise UsageError(

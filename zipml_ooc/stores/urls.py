@@ -13,7 +13,7 @@ from ..value_codec import without_checksum
 from .base import MARKERS, Range, Traffic, short
 from .retries import TruncatedError, patiently
 
-__all__ = ["OBSTORE_PREFIX", "FsspecStore", "ObstoreStore", "open_url"]
+__all__ = ["OBSTORE_PREFIX", "FsspecStore", "ObstoreStore", "needed_package", "open_url"]
 
 T = TypeVar("T")
 
@@ -121,6 +121,12 @@ class FsspecStore:
             return patiently(function, self.traffic)
         except Exception as error:  # every file system has exceptions of its own
             raise _as_os_error(error) from error
+
+
+def needed_package(url: str, error: ImportError) -> str:
+    """What to say where the package for a kind of URL is missing."""
+    package = _PACKAGES.get(urlsplit(url).scheme, f"a package that is missing ({error})")
+    return f"{url}: this kind of URL needs {package}"
 
 
 def _options(scheme: str) -> dict[str, Any]:
@@ -261,7 +267,7 @@ def _open(url: str) -> FsspecStore | ObstoreStore:
     try:
         return FsspecStore(url)
     except ImportError as error:
-        needed = f"{url}: this kind of URL needs {_PACKAGES.get(scheme, error)}"
+        needed = needed_package(url, error)
         if scheme not in _OBSTORE_SCHEMES:
             raise UsageError(needed) from error
     try:
