@@ -115,13 +115,27 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_rows_and_counts_weights(
 
 
 @pytest.mark.parametrize(
-    ("signed", "noise"), [([np.nan, 1.0], 1.0), ([0.0, 1.0], np.inf), ([0.0, 1.0], np.nan)]
+    ("signed", "noise"),
+    [
+        ([np.nan, 1.0], 1.0),
+        ([0.0, 1.0], np.inf),
+        ([0.0, 1.0], np.nan),
+        ([0.0, 1e37], 1.0),
+        ([0.0, 1.0], 1e60),
+    ],
 )
 def test_margins_that_say_nothing_leave_the_first_polynomial(
     signed: list[float], noise: float
 ) -> None:
-    found = choose_step(np.array(signed), np.ones(2), samples=4, noise=noise, unknowns=0.1)
+    found = choose_step(np.array(signed), np.ones(2), samples=8, noise=noise, unknowns=0.1)
     assert found == first_step()
+
+
+def test_margins_as_far_as_any_are_judged_are_no_trouble() -> None:
+    signed = 0.99e15 * np.linspace(-1.0, 1.0, 200)
+    for noise in (0.0, 1.0, 0.99e30):
+        found = choose_step(signed, np.ones(200), samples=8, noise=noise, unknowns=0.1)
+        assert found.pull is not None and np.isfinite(found.pull)
 
 
 def test_margins_of_one_value_are_no_trouble() -> None:

@@ -36,6 +36,9 @@ KINK = 1.0
 """The signed margin at which the slope jumps."""
 
 _FIRST_DEGREE, _FIRST_RANGE = 3, 4.0
+# Margins that lie further off, or that noise moves further, tell no ranges up to 128 apart, and
+# their powers leave double precision.
+_FARTHEST = 1e15
 # Steps are noisy whatever the number of rows: the noise counts for at least so much.
 _LEAST_NOISE = 0.003
 _GRID = 2048
@@ -90,7 +93,7 @@ def choose_step(
         Coefficients of an output for each row that it is trained on.
     """
     u = quantiles(signed, weight)
-    if u is None or not math.isfinite(noise):
+    if u is None or not (np.abs(u).max() <= _FARTHEST and noise <= _FARTHEST**2):
         return first_step()
     seen = _Seen(_without_noise(u, noise / samples), noise, samples - 1)
     weight_of_noise = _LEAST_NOISE + unknowns
