@@ -14,6 +14,7 @@ from zipml_codecs.reference_losses import ReferenceLoss
 from zipml_codecs.reference_polynomial import ReferencePolynomial, residuals
 
 from zipml_ooc import Dataset, LinearModel, TrainOptions, TrainResult, evaluate, train
+from zipml_ooc.training import TrainingError
 from zipml_ooc.training.polynomial import BOUND, RANGES, Polynomial, quantiles
 from zipml_ooc.training.step_polynomial import KINK, choose_step, first_step, fit_step
 
@@ -210,6 +211,17 @@ def test_where_no_polynomial_suits_the_run_goes_on_and_is_no_worse_than_naive(
     polynomial = found.model.record["polynomial"]
     assert polynomial["pull"] > 0.1 and not polynomial["suits"]
     assert hinge(found.model, x, sign) < hinge(trained(dataset, "naive").model, x, sign)
+
+
+@pytest.mark.parametrize("step_size", [1e3, 1e12, 1e30])
+def test_a_run_that_leaves_is_stopped_though_its_loss_is_below_zero(
+    step_size: float, tmp_path: Path
+) -> None:
+    hinge_npz(tmp_path / "t.npz", signal=1e2, rows=2000)
+    dataset = compressed(tmp_path / "t.npz", tmp_path / "d", bits=2, samples=8)
+    options = TrainOptions(loss="hinge", epochs=5, sampling="chebyshev", step_size=step_size)
+    with pytest.raises(TrainingError, match="training diverged with step size"):
+        train(dataset, options)
 
 
 def test_the_loss_that_is_reported_is_nearer_to_that_of_the_original_values(

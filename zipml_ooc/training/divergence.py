@@ -134,13 +134,14 @@ class Watch:
         finite = np.isfinite(state.model).all() and np.isfinite(state.intercept).all()
         if not (finite and math.isfinite(mean) and mean <= _FAR * self._at_zero):
             return DIVERGED
+        if self._from_slopes:
+            # Off by what polynomials leave, to either side; nothing was taken out of it.
+            return DIVERGED if mean < -_FAR * self._at_zero else None
         # That of the squared loss may be somewhat below zero by chance, like any estimate.
         raw = mean + self._removed(state.model)
-        # The hinge from slopes by polynomials is off by what these leave, to either side.
-        below = _FAR if self._from_slopes else _BELOW
         chance = _DEVIATIONS * raw / math.sqrt(max(state.rows, 1))
-        if mean < -max(below * self._at_zero, chance):
-            return DIVERGED if self._from_slopes else FALLING
+        if mean < -max(_BELOW * self._at_zero, chance):
+            return FALLING
         if self._corrects and self._weak is not None:
             self.seen.travelled += self._steps * self._schedule.step_at(part)
             model = state.estimate()[0]
