@@ -133,6 +133,9 @@ def summed_loss(
 ) -> float:
     """Sum of the losses of some rows, less what noise in the margins adds to it on average.
 
+    Rows are added up by NumPy, in a fixed order: that of a BLAS depends on its threads, of which a
+    worker of Dask has others than a process without one.
+
     Parameters
     ----------
     loss : str
@@ -152,14 +155,17 @@ def summed_loss(
         top = margin.max(axis=1)
         own = margin[np.arange(len(margin)), code]
         total = np.log(np.exp(margin - top[:, None]).sum(axis=1)) + top - own
-        value = float(total @ weight)
+        value = float(np.sum(total * weight))
         if noise is None or not noise.any():
             return value
         p = probabilities(loss, margin)
-        curved = p @ np.diag(noise) - ((p @ noise) * p).sum(axis=1)
-        return value - 0.5 * float(curved @ weight)
+        curved = ((np.diag(noise) - p @ noise) * p).sum(axis=1)
+        return value - 0.5 * float(np.sum(curved * weight))
     if target.shape[1] != outputs:
         target = np.asarray(target == np.arange(outputs), np.float64)
     rows, curvature = row_losses(loss, margin, target, huber_delta)
-    value = float(rows @ weight)
-    return value if noise is None else value - 0.5 * float((weight @ curvature) @ np.diag(noise))
+    value = float(np.sum(rows * weight))
+    if noise is None:
+        return value
+    bent = (weight[:, None] * curvature).sum(axis=0)
+    return value - 0.5 * float(np.sum(bent * np.diag(noise)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tables import classes_npz, compressed, regression_npz, tree_bytes
+from threadpoolctl import threadpool_limits
 from zipml_codecs import _native
 
 from zipml_ooc import TrainOptions, train
+from zipml_ooc.losses import LOSSES
 from zipml_ooc.training import plan as plan_module
 
 
@@ -76,6 +79,39 @@ def test_a_cluster_gives_the_model_of_one_thread(tmp_path: Path) -> None:
     options = TrainOptions(epochs=2)
     expected = saved(tmp_path, "a", train(dataset, options, threads=1))
     assert saved(tmp_path, "b", train(dataset, options, workers=2)) == expected
+
+
+LONG = 40_000  # rows of one window, and beyond what a BLAS adds up on one thread
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "squared", "validation": 0.5},
+        {"loss": "huber"},
+        {"loss": "logistic"},
+        {"loss": "hinge"},
+        {"loss": "squared-hinge"},
+        {"loss": "ls-svm"},
+        {"loss": "softmax"},
+    ],
+    ids=lambda options: options["loss"],
+)
+def test_threads_of_the_blas_and_workers_do_not_change_a_byte_of_the_file(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Losses of long windows are added up in the same order everywhere."""
+    make = classes_npz if LOSSES[options["loss"]].of_classes else regression_npz
+    dataset = compressed(make(tmp_path / "t.npz", rows=LONG, columns=3), tmp_path / "d")
+    given = TrainOptions(epochs=1, **options)
+    files = set()
+    for count in (1, 2, 4):
+        with threadpool_limits(limits=count, user_api="blas"):
+            files.add(saved(tmp_path, f"{count}", train(dataset, given, threads=1)))
+    if options["loss"] == "squared":
+        with threadpool_limits(limits=2, user_api="blas"):
+            files.add(saved(tmp_path, "workers", train(dataset, given, workers=2)))
+    assert len(files) == 1
 
 
 def test_another_seed_gives_another_order(tmp_path: Path) -> None:
