@@ -39,12 +39,15 @@ class _Pool:
     idle: list[tuple[str | None, Session]] = field(default_factory=list)
     lost: str | None = None
     """Why there is no device any more."""
+    closed: bool = False
+    """Whether the run has ended: nothing is opened any more, and what comes back is closed."""
 
 
 _POOLS: dict[Key, _Pool] = {}
 _ENDED: set[str] = set()
 """Runs that have ended: a task that was left behind must not open a device again."""
 _CHANGED = threading.Condition()
+"""Of all pools: who waits for one of them is woken for the others too, so all are."""
 
 
 def _pool(key: Key) -> _Pool:
@@ -85,12 +88,12 @@ def borrowed(key: Key, problem: Problem) -> Iterator[Session]:
             pool.opened -= 1
             if pool.names is not None:
                 pool.names.append(name)
-            _CHANGED.notify()
+            _CHANGED.notify_all()
         raise
     with _CHANGED:
-        if _POOLS.get(key) is pool:
+        if not pool.closed:
             pool.idle.append((name, session))
-            _CHANGED.notify()
+            _CHANGED.notify_all()
             return
     session.close()  # the run has ended meanwhile
 
@@ -98,8 +101,10 @@ def borrowed(key: Key, problem: Problem) -> Iterator[Session]:
 def _taken(pool: _Pool, problem: Problem) -> tuple[str | None, Session]:
     """An idle session, or a new one; waits for one if all devices are in use."""
     with _CHANGED:
-        while not pool.idle and pool.names is not None and not pool.names and pool.opened:
+        while not (pool.closed or pool.idle or pool.names is None or pool.names) and pool.opened:
             _CHANGED.wait()
+        if pool.closed:
+            raise ExecutorError("the run has ended")
         if pool.idle:
             return pool.idle.pop()
         names: list[str | None] = [None] if pool.names is None else list(pool.names)
@@ -135,6 +140,9 @@ def close_sessions(key: Key | None = None) -> None:
             _ENDED.add(key[0])
         keys = list(_POOLS) if key is None else [key]
         pools = [_POOLS.pop(one) for one in keys if one in _POOLS]
+        for pool in pools:
+            pool.closed = True
+        _CHANGED.notify_all()  # those that wait for a device of it need not wait on
     for pool in pools:
         for _, session in pool.idle:
             with contextlib.suppress(Exception):
