@@ -29,6 +29,27 @@ class Torn(Reference):
         raise RuntimeError("torn apart")
 
 
+class Leaving(Reference):
+    name = "leaving"
+
+    def __init__(self) -> None:
+        raise SystemExit(0)
+
+
+class Vague(Reference):
+    name = "vague"
+
+    def capabilities(self) -> Any:
+        return {"losses": ["squared"]}
+
+
+class Nodding(Reference):
+    name = "nodding"
+
+    def unavailable(self) -> Any:
+        return False
+
+
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Third parties' entry points, hardly one in order."""
@@ -36,6 +57,9 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         "unfit": f"{here}:Unfit",
         "torn": f"{here}:Torn",
+        "leaving": f"{here}:Leaving",
+        "vague": f"{here}:Vague",
+        "nodding": f"{here}:Nodding",
         "gone": "no_such_module:executor",
         "empty": "builtins:object",
         "misnamed": f"{here}:Unfit",
@@ -67,6 +91,9 @@ def test_broken_executors_are_listed_with_the_reason() -> None:
     reasons = {info.name: info.reason for info in executors() if info.reason}
     assert reasons["unfit"] == "the moon is not full: wait"
     assert "torn apart" in reasons["torn"]
+    assert "SystemExit(0)" in reasons["leaving"]
+    assert "its capabilities are {'losses'" in reasons["vague"]
+    assert "unavailable for False" in reasons["nodding"]
     assert "no_such_module" in reasons["gone"] and "repair or remove" in reasons["gone"]
     assert "lacks capabilities, unavailable" in reasons["empty"]
     assert "calls itself 'unfit'" in reasons["misnamed"]
@@ -80,6 +107,9 @@ def test_broken_executors_are_listed_with_the_reason() -> None:
     [
         ("unfit", "executor unfit cannot be used here: the moon is not full: wait"),
         ("gone", "executor gone: no_such_module:executor cannot be loaded"),
+        ("leaving", "cannot be loaded (SystemExit(0)): repair or remove the package"),
+        ("vague", "its capabilities are {'losses': ['squared']}"),
+        ("nodding", "unavailable for False, which is no text"),
         ("twin", "2 packages register an executor 'twin'"),
         ("natve", "there is no executor 'natve': choose one of native, reference"),
     ],

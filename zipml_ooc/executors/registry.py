@@ -91,14 +91,36 @@ def _places() -> Iterator[tuple[str, str]]:
     yield from sorted(found)
 
 
-def _load(name: str, origin: str) -> Executor:
+@dataclass(frozen=True)
+class _Loaded:
+    """An executor, and what it says of itself."""
+
+    executor: Executor
+    capabilities: Capabilities
+    reason: str | None
+    summary: str
+
+
+def _load(name: str, origin: str) -> _Loaded:
     """Make an executor.
 
     Raises
     ------
-    Exception
-        Whatever goes wrong in other people's modules.
+    ZipmlError
+        It says itself what is wrong, or its package is broken: whatever goes wrong there, also an
+        end of the process that it asks for.
     """
+    try:
+        return _loaded(name, origin)
+    except ZipmlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{origin} cannot be loaded ({error!r}): repair or remove the package that it is from"
+        ) from error
+
+
+def _loaded(name: str, origin: str) -> _Loaded:
     module, _, path = origin.partition(":")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
@@ -109,7 +131,12 @@ def _load(name: str, origin: str) -> Executor:
         raise TypeError(f"it lacks {', '.join(missing)}, which an executor has")
     if made.name != name:
         raise TypeError(f"it calls itself {made.name!r}")
-    return made  # type: ignore[no-any-return]
+    able, reason = made.capabilities(), made.unavailable()
+    if not isinstance(able, Capabilities):
+        raise TypeError(f"its capabilities are {able!r}")
+    if not isinstance(reason, str | None):
+        raise TypeError(f"it is unavailable for {reason!r}, which is no text")
+    return _Loaded(made, able, reason, str(made.summary))
 
 
 def _describe(name: str, origin: str) -> ExecutorInfo:
@@ -117,19 +144,11 @@ def _describe(name: str, origin: str) -> ExecutorInfo:
         taken = f"the name {name} is that of one of ours: its package must give it another"
         return ExecutorInfo(name, origin, "", taken, None)
     try:
-        made = _load(name, origin)
-        able, reason, summary = made.capabilities(), made.unavailable(), str(made.summary)
+        found = _load(name, origin)
+        simd = (check_simd(), simd_levels()) if name == NATIVE else ()
     except ZipmlError as error:
         return ExecutorInfo(name, origin, "", str(error), None)
-    except Exception as error:
-        return ExecutorInfo(name, origin, "", _broken(origin, error), None)
-    if name == NATIVE:
-        return ExecutorInfo(name, origin, summary, reason, able, check_simd(), simd_levels())
-    return ExecutorInfo(name, origin, summary, reason, able)
-
-
-def _broken(origin: str, error: Exception) -> str:
-    return f"{origin} cannot be loaded ({error!r}): repair or remove the package that it is from"
+    return ExecutorInfo(name, origin, found.summary, found.reason, found.capabilities, *simd)
 
 
 def executors() -> list[ExecutorInfo]:
@@ -148,9 +167,9 @@ def get_executor(name: str) -> Executor:
     if name in _OFFERED:
         return _OFFERED[name]
     places = list(_places())
-    origins = [origin for found, origin in places if found == name]
+    origins = [origin for other, origin in places if other == name]
     if not origins:
-        names = ", ".join(dict.fromkeys(found for found, _ in places))
+        names = ", ".join(dict.fromkeys(other for other, _ in places))
         raise UsageError(f"there is no executor {name!r}: choose one of {names}")
     if len(origins) > 1 and name not in OURS:
         raise UsageError(
@@ -158,12 +177,9 @@ def get_executor(name: str) -> Executor:
             "remove all but one"
         )
     try:
-        made = _load(name, origins[0])
-        reason = made.unavailable()
-    except ZipmlError:
-        raise
-    except Exception as error:
-        raise UsageError(f"executor {name}: {_broken(origins[0], error)}") from error
-    if reason is not None:
-        raise UsageError(f"executor {name} cannot be used here: {reason}")
-    return made
+        found = _load(name, origins[0])
+    except ZipmlError as error:
+        raise UsageError(f"executor {name}: {error}") from error
+    if found.reason is not None:
+        raise UsageError(f"executor {name} cannot be used here: {found.reason}")
+    return found.executor
