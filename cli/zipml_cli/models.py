@@ -373,7 +373,7 @@ def _with_last_good(error: TrainingError, out: Path | None, *, force: bool) -> T
 
 
 def _checkpoints(
-    folder: Path | None, *, every: str | None, keep: int | None, resume: bool, force: bool
+    folder: str | None, *, every: str | None, keep: int | None, resume: bool, force: bool
 ) -> Checkpoints | None:
     from zipml_ooc import Checkpoints, UsageError
 

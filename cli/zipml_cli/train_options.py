@@ -314,7 +314,7 @@ Workers = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--checkpoint", metavar="DIR", help="Save the run there on its way, and when it is stopped."
     ),

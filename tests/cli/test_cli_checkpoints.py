@@ -140,6 +140,14 @@ def test_options_of_checkpoints_need_their_folder(zipml, samples, tmp_path, keep
             ).must_refuse(2, f"{value}")
 
 
+def test_a_folder_without_a_name_is_not_the_current_one(
+    zipml, samples, tmp_path, keep, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with keep(tmp_path):
+        zipml("train", samples.dataset, "--checkpoint", "").must_refuse(2, "empty name")
+
+
 def test_resuming_with_nothing_there_begins(zipml, samples, tmp_path):
     outcome = zipml(
         "train", samples.dataset, "--epochs", 2, "--checkpoint", tmp_path / "run", "--resume"

@@ -61,6 +61,8 @@ class Checkpoints:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if not os.fspath(self.folder):  # pathlib takes it for the current folder
+            raise UsageError("the folder of the checkpoints has an empty name: give one")
         parse_every(self.every)
         if self.keep < 1:
             raise UsageError(f"one checkpoint or more must be kept; got {self.keep}")
