@@ -20,7 +20,10 @@ class Small(Reference):
         return Capabilities(
             samples=(1, 2),
             levels=("uniform", "optimal"),
-            options=(Option("colour", str, "of the lamp", "red", ("red", "blue")),),
+            options=(
+                Option("colour", str, "of the lamp", "red", ("red", "blue")),
+                Option("glow", float, "how bright it is", 0.5),
+            ),
         )
 
 
@@ -37,7 +40,7 @@ def test_train_shows_the_executor_and_what_it_counted(zipml, samples):
     assert "float arithmetic" in outcome.out
     assert "small does not average models: the result is the last model" in outcome.err
     facts = json.loads(zipml(*options, "--json").must_succeed().out)
-    assert facts["executor"]["options"] == {"colour": "red"}
+    assert facts["executor"]["options"] == {"colour": "red", "glow": 0.5}
     assert facts["counters"]["runs"] == 2 and facts["counters"]["seconds"] > 0
     assert [epoch["counters"]["runs"] for epoch in facts["epochs"]] == [1, 1]
     assert "seconds" not in facts["executor"]["counters"]
@@ -48,12 +51,15 @@ def test_train_shows_the_executor_and_what_it_counted(zipml, samples):
     [
         (("--l1", 1), "executor small does not take an L1 penalty: leave out --l1"),
         (("--executor-option", "colour=green"), "option colour must be red, blue; got 'green'"),
-        (("--executor-option", "size=3"), "has no option 'size': it has colour"),
+        (("--executor-option", "size=3"), "has no option 'size': it has colour, glow"),
+        (("--executor-option", "glow=nan"), "option glow must be a number; got 'nan'"),
+        (("--executor-option", "glow=1e999"), "option glow must be a number; got '1e999'"),
         (("--executor-option", "colour"), "--executor-option takes NAME=VALUE; got 'colour'"),
         (
             ("--executor-option", "colour=red", "--executor-option", "colour=red"),
             "colour is given twice",
         ),
+        (("--executor", ""), "there is no executor ''"),
         (("--executor", "none"), "there is no executor 'none'"),
         (("--fallback", "reference"), "--fallback"),
     ],

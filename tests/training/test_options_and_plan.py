@@ -35,6 +35,8 @@ from zipml_ooc.training.problem import make_problem
         ({"patience": 0, "validation": 0.1}, "patience must be 1 or more"),
         ({"patience": 3}, "held-out rows"),
         ({"seed": -1}, "seed must be"),
+        ({"executor_options": None}, "executor options must be a mapping of names"),
+        ({"executor_options": "a=1"}, "executor options must be a mapping of names"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def _parsed(executor: str, option: Option, value: Any) -> Any:
             found = option.kind(value)
     elif option.kind is float and type(value) is int:
         found = float(value)
-    if type(found) is not option.kind or (option.choices and found not in option.choices):
+    fits = type(found) is option.kind and (not option.choices or found in option.choices)
+    if not fits or (option.kind is float and not math.isfinite(found)):
         kinds = {int: "a whole number", float: "a number", bool: "yes or no", str: "a text"}
         wanted = ", ".join(map(str, option.choices)) or kinds.get(option.kind, str(option.kind))
         raise UsageError(

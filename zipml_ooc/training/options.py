@@ -198,6 +198,9 @@ class TrainOptions:
             if value not in allowed:
                 names = ", ".join(filter(None, allowed))
                 raise UsageError(f"{name} must be one of {names}; got {value!r}")
+        given = self.executor_options
+        named = "a mapping of names to values"
+        _require(isinstance(given, Mapping), "executor options", given, named)
         delta = self.huber_delta
         _require(1e-6 <= delta <= 1e6, "Huber's delta", delta, "1e-6 to 1e6")
         for name, strength in (("l1", self.l1), ("l2", self.l2)):
