@@ -36,6 +36,7 @@ from ..gateware.reference import I64, State
 from ..gateware.scaling import Scaling
 from ..gateware.stream import U8, check_chunk, tile_packet
 from ..losses import LOSSES
+from .counted import CountedSession
 from .protocol import Capabilities, Counters, Option, Session, Settings, Trained, Window
 
 if TYPE_CHECKING:
@@ -217,33 +218,26 @@ class FpgaExecutor:
         return session
 
 
-class _Session:
+class _Session(CountedSession):
     """Runs windows on one device, and makes another one if it has to hold something else."""
 
     def __init__(self, executor: FpgaExecutor, name: str | None, settings: Settings) -> None:
+        super().__init__()
         self._executor, self._name, self._settings = executor, name, settings
         self._device: Device | None = None
         self._wanted: Format | None = None
-        self._counters: Counters | None = Counters()
         self._window: Window | None = None
         self._trained: Trained | None = None
 
-    def _open(self) -> Counters:
-        if self._counters is None:
-            raise ExecutorError("the session is closed")
-        return self._counters
-
-    def counters(self) -> Counters:
-        return self._open()
-
     def close(self) -> None:
-        self._counters = self._window = self._trained = None
+        super().close()
+        self._window = self._trained = None
         device, self._device = self._device, None
         if device is not None:
             device.close()
 
     def load(self, window: Window) -> None:
-        self._open()
+        self.counters()
         self.prepare(window.problem)
         self._window, self._trained = window, None
 
@@ -259,7 +253,7 @@ class _Session:
             self._device.reset()  # whatever somebody else has left there
 
     def read(self) -> Trained:
-        self._open()
+        self.counters()
         if self._trained is None:
             raise ExecutorError("a window is run before its model is read")
         return self._trained
@@ -267,7 +261,7 @@ class _Session:
     def run(self, tiles: LoadedTiles) -> None:
         from ..training.window_loss import window_loss
 
-        self._open()
+        self.counters()
         w, device = self._window, self._device
         if w is None or device is None or self._trained is not None:
             raise ExecutorError("a window is loaded before it is run, and run once")
@@ -321,7 +315,7 @@ class _Session:
         form = self._device.form if self._device is not None else None
         assert form is not None and self._window is not None
         beats = self._window.problem.columns + form.target_beats
-        self._counters = self._open() + Counters(
+        self._counters = self.counters() + Counters(
             runs=1,
             cycles=done.cycles,
             beats=done.beats,

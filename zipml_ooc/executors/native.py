@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ExecutorError
 from ..losses import LOSSES
-from .protocol import Capabilities, Counters, Session, Settings, Trained, Window
+from .counted import CountedSession
+from .protocol import Capabilities, Session, Settings, Trained, Window
 
 if TYPE_CHECKING:
     from ..training.loading import LoadedTiles
@@ -71,48 +70,34 @@ def run_window(window: Window, tiles: LoadedTiles) -> Trained:
     )
 
 
-class _Session:
+class _Session(CountedSession):
     """Runs windows on the calling thread."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._window: Window | None = None
         self._trained: Trained | None = None
-        self._counters: Counters | None = Counters()
-
-    def _open(self) -> Counters:
-        if self._counters is None:
-            raise ExecutorError("the session is closed")
-        return self._counters
 
     def load(self, window: Window) -> None:
-        self._open()
+        self.counters()
         self._window, self._trained = window, None
 
     def run(self, tiles: LoadedTiles) -> None:
-        done = self._open()
+        self.counters()
         if self._window is None or self._trained is not None:
             raise ExecutorError("a window is loaded before it is run, and run once")
-        began = time.perf_counter()
-        self._trained = run_window(self._window, tiles)
-        seconds = time.perf_counter() - began
-        self._counters = replace(
-            done,
-            runs=done.runs + 1,
-            bytes=done.bytes + tiles.bytes_read,
-            seconds=done.seconds + seconds,
-        )
+        with self.counting(tiles):
+            self._trained = run_window(self._window, tiles)
 
     def read(self) -> Trained:
-        self._open()
+        self.counters()
         if self._trained is None:
             raise ExecutorError("a window is run before its model is read")
         return self._trained
 
-    def counters(self) -> Counters:
-        return self._open()
-
     def close(self) -> None:
-        self._counters = self._trained = None
+        super().close()
+        self._window = self._trained = None
 
 
 class Native:

@@ -7,8 +7,6 @@ of each window, as all are.
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +18,8 @@ from zipml_codecs.reference_weaved import unpack_planes
 
 from ..errors import ExecutorError
 from ..losses import LOSSES
-from .protocol import Capabilities, Counters, Session, Settings, Trained, Window
+from .counted import CountedSession
+from .protocol import Capabilities, Session, Settings, Trained, Window
 
 if TYPE_CHECKING:
     from ..training.loading import LoadedTiles
@@ -103,20 +102,15 @@ def _tiles(loaded: LoadedTiles, problem: Problem) -> list[ReferenceTile]:
     return out
 
 
-class _Session:
+class _Session(CountedSession):
     """Runs windows on the calling thread, in as many parts as they come in."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._way: Descent | None = None
-        self._counters: Counters | None = Counters()
-
-    def _open(self) -> Counters:
-        if self._counters is None:
-            raise ExecutorError("the session is closed")
-        return self._counters
 
     def load(self, window: Window) -> None:
-        self._open()
+        self.counters()
         w, self._window = window, window
         way = Descent.begin(_double(w.model), _double(w.intercept), w.batches)
         if w.velocity is not None and w.intercept_velocity is not None:
@@ -125,20 +119,14 @@ class _Session:
         self._way = way
 
     def run(self, tiles: LoadedTiles) -> None:
-        done = self._open()
+        self.counters()
         if self._way is None:
             raise ExecutorError("a window is loaded before it is run")
-        began = time.perf_counter()
-        self._way.go(_tiles(tiles, self._window.problem), _options(self._window))
-        self._counters = replace(
-            done,
-            runs=done.runs + 1,
-            bytes=done.bytes + tiles.bytes_read,
-            seconds=done.seconds + time.perf_counter() - began,
-        )
+        with self.counting(tiles):
+            self._way.go(_tiles(tiles, self._window.problem), _options(self._window))
 
     def read(self) -> Trained:
-        self._open()
+        self.counters()
         way = self._way
         if way is None:
             raise ExecutorError("a window is loaded before its model is read")
@@ -154,11 +142,9 @@ class _Session:
             *(velocity.astype(np.float32) for velocity in velocities),
         )
 
-    def counters(self) -> Counters:
-        return self._open()
-
     def close(self) -> None:
-        self._counters = self._way = None
+        super().close()
+        self._way = None
 
 
 class Reference:
