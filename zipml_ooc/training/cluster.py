@@ -20,7 +20,6 @@ from typing import Any
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster
-from distributed.client import _wait
 
 from ..errors import ExecutorError, UsageError, ZipmlError
 from .admission import require_able
@@ -187,9 +186,9 @@ class Cluster:
         seen = time.monotonic()
         while True:
             try:
-                # `distributed.wait` with the client said. It would look for a current one, and
-                # setting that changes Dask's configuration for all threads.
-                self._client.sync(_wait, [future], timeout=_LOOK_SECONDS)
+                # `result` raises what there is. `distributed.wait` would look for a current client,
+                # and setting that changes Dask's configuration for all threads.
+                future.exception(timeout=_LOOK_SECONDS)
             except TimeoutError:
                 workers = self._workers()
                 if workers and (needs is None or has_place(workers, needs)):
