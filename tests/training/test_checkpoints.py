@@ -250,6 +250,30 @@ def test_a_checkpoint_without_a_part_is_left_out_for_the_one_before(
     assert said[1].startswith(f"going on from {before.name}: ")
 
 
+@pytest.mark.parametrize("place", [("state", "model"), ("state", "velocity"), ("kept", 0)])
+@pytest.mark.parametrize("how", ["narrow", "double", "none"])
+def test_a_checkpoint_with_other_arrays_is_left_out_for_the_one_before(
+    place: tuple[str, Any], how: str, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    options, folder = TrainOptions(epochs=3, momentum=0.5), tmp_path / "run"
+    expected = train(datasets["numbers"], options, checkpoints=Checkpoints(folder, every=1))
+    before, newest = sorted(folder.iterdir())
+    tree = read_checkpoint(newest)
+    inner = tree["course"][place[0]]
+    there = inner[place[1]]
+    other = np.float32 if there.dtype == np.float64 else np.float64
+    changed = {"narrow": there[:, 1:], "double": there.astype(other), "none": None}
+    inner[place[1]] = changed[how]
+    write_checkpoint(newest, tree)
+    said: list[str] = []
+    went_on = Checkpoints(folder, every=1, resume=True)
+    result = train(datasets["numbers"], options, checkpoints=went_on, notice=said.append)
+    assert said[0].startswith(f"checkpoint {newest} is left out: it holds ")
+    assert f"in the place of 1 x 10 numbers of {there.dtype}" in said[0]
+    assert said[1].startswith(f"going on from {before.name}: ")
+    assert model_bytes(tmp_path, result) == model_bytes(tmp_path, expected)
+
+
 def test_a_folder_that_vanishes_does_not_end_the_run(
     datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from .checkpoint_file import read_checkpoint, write_checkpoint
 from .course import Course
 from .options import TrainOptions
 from .plan import Plan
+from .replicas import State
 from .signals import signals_ignored
 
 __all__ = ["Checkpoints", "Keeper", "fingerprint", "parse_every"]
@@ -156,8 +157,8 @@ class Keeper:
             (path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_number
         )
 
-    def load(self, plan: Plan) -> Course | None:
-        """Find where a run goes on that has this plan; None: at the beginning.
+    def load(self, plan: Plan, begun: State) -> Course | None:
+        """Find where a run goes on that has this plan and begins there; None: at the beginning.
 
         Raises
         ------
@@ -180,14 +181,17 @@ class Keeper:
             try:
                 tree = read_checkpoint(path)
                 self._require_same(tree["run"])
-                self._saved = Course.from_tree(tree["course"])
+                course = Course.from_tree(tree["course"])
+                course.require_arrays_of(begun)
+                place = course.place(plan)
             except (DataError, KeyError, TypeError, AttributeError, ValueError) as error:
                 what = error if isinstance(error, DataError) else f"it lacks a part ({error!r})"
                 self._damaged.append(path)
                 self._notice(f"checkpoint {path} is left out: {what}")
                 continue
-            self._notice(f"going on from {path.name}: {self._saved.place(self._plan)}")
-            return self._saved
+            self._saved = course
+            self._notice(f"going on from {path.name}: {place}")
+            return course
         raise DataError(
             f"none of the {len(found)} checkpoint(s) in {self._folder} is whole: begin anew with "
             "--force and without --resume"

@@ -7,9 +7,13 @@ run was asked for (dataset, options, plan) is not in it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
+import numpy as np
+
+from ..errors import DataError
 from ..executors.protocol import Counters
 from .divergence import Seen, Weakest
 from .executing import Lost
@@ -123,6 +127,38 @@ class Course:
         settled = last or (patience is not None and waited >= patience)
         return replace(self, kept=kept[0], kept_loss=kept[1], waited=waited, settled=settled)
 
+    def require_arrays_of(self, begun: State) -> None:
+        """See to it that all arrays are such as a run has that begins there.
+
+        Raises
+        ------
+        DataError
+            One has another shape or type, or there is none.
+        """
+        for found, expected in self._arrays(begun):
+            there, wanted = _kind(found), _kind(expected)
+            if there != wanted:
+                raise DataError(f"it holds {there} in the place of {wanted}")
+
+    def _arrays(self, begun: State) -> Iterator[tuple[Any, Any]]:
+        """Each with one that it must be like."""
+        for name in ("model", "intercept", "model_sum", "intercept_sum", "velocity",
+                     "intercept_velocity"):  # fmt: skip
+            yield getattr(self.state, name), getattr(begun, name)
+        for pair in (self.kept, self.seen.good, self.seen.best):
+            if pair is not None:
+                yield from zip(pair, (begun.model_sum, begun.intercept_sum), strict=True)
+        if self.anchor is not None:
+            for name in ("model", "intercept"):
+                yield getattr(self.anchor, name), getattr(begun, name)
+            yield self.anchor.gradient, begun.model
+            yield self.anchor.intercept_gradient, begun.intercept
+        for weak in (self.first.weak, self.setting.weak):
+            if weak is not None:
+                yield weak.direction, begun.model_sum[0]
+        if self.variance is not None:
+            yield self.variance, begun.model[0]
+
     def to_tree(self) -> dict[str, Any]:
         """Return JSON values and arrays."""
         tree = _plain(self)
@@ -151,6 +187,12 @@ class Course:
             "kept": None if tree["kept"] is None else tuple(tree["kept"]),
         }
         return cls(**(tree | built))
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, np.ndarray):
+        return "no array"
+    return f"{' x '.join(map(str, value.shape))} numbers of {value.dtype}"
 
 
 def _setting(tree: dict[str, Any]) -> Setting:

@@ -15,6 +15,7 @@ from .plan import make_plan
 from .precision import precisions_of
 from .problem import make_problem
 from .reading import Reading
+from .replicas import initial_state
 from .results import Progress, TrainResult
 from .run import Run
 from .runner import open_runner
@@ -116,7 +117,9 @@ def train(
         weights = row_weights(problems[0], opened, options, skipped.chunks)
         problems = [replace(problem, weights=weights) for problem in problems]
         plan = make_plan(opened.spec, options, skipped.tiles(opened.spec))
-        course = None if keeper is None else keeper.load(plan)
+        course = None
+        if keeper is not None:
+            course = keeper.load(plan, initial_state(problems[0], momentum=options.momentum))
         run = Run(
             opened, options, problems, plan, runner, reading, keeper, course, skipped, steps_on
         )
