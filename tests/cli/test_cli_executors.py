@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from cli_cases import strict
 
 from zipml_ooc.executors import Capabilities, Option
 from zipml_ooc.executors.reference import Reference
@@ -78,3 +79,15 @@ def test_executors_lists_what_each_can_do(zipml):
     rtl = next(found for found in facts["executors"] if found["name"] == "fpga-rtl")
     assert rtl["capabilities"]["stored_bits"] == [1, 2, 4, 8]
     assert rtl["capabilities"]["options"][0]["kind"] == "int"
+
+
+def test_executors_shows_the_live_instruction_set(zipml):
+    from zipml_codecs import _native
+
+    levels = _native.simd_levels()
+    text = zipml("executors").must_succeed().out
+    assert f"simd        {_native.live_simd()} (this machine runs {', '.join(levels)})" in text
+    found = strict(zipml("executors", "--json").must_succeed().out)["executors"]
+    assert [e["name"] for e in found][:2] == ["native", "reference"]
+    assert found[0]["available"] and "int8" in found[0]["arithmetics"]
+    assert found[0]["simd_levels"] == levels and levels[-1] == "scalar"
