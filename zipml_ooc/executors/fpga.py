@@ -143,6 +143,8 @@ class FpgaExecutor:
         Those of `make`, beside those that all of them have.
     resource : str or None
     losses : tuple of str
+    fit : callable
+        Of a format and the settings: raises a `UsageError` where no device holds it.
     """
 
     name: str
@@ -153,6 +155,7 @@ class FpgaExecutor:
     options: tuple[Option, ...] = ()
     resource: str | None = "FPGA"
     losses: tuple[str, ...] = ("squared", "ls-svm", "logistic", "squared-hinge")
+    fit: Callable[[Format, Settings], None] = lambda form, settings: None
 
     def capabilities(self) -> Capabilities:
         """Those of the gateware: docs/accelerator.md."""
@@ -199,6 +202,7 @@ class FpgaExecutor:
                 f"executor {self.name} takes columns around zero where there is no intercept: "
                 "compress with --standardize, or leave out --no-intercept"
             )
+        self.fit(format_for(problem), settings)
 
     def largest_step(self, problem: Problem, batch_rows: int, settings: Settings) -> float:
         """What the registers of the step hold."""

@@ -22,6 +22,10 @@ _PROFILE = Option(
 
 
 def _make(form: Format, device: str | None, settings: Settings) -> Device:
+    return Emulator(form, get_profile(settings["profile"]))
+
+
+def _fit(form: Format, settings: Settings) -> None:
     profile = get_profile(settings["profile"])
     most = profile.columns_limit(form)
     if form.columns_limit > most:
@@ -29,7 +33,6 @@ def _make(form: Format, device: str | None, settings: Settings) -> Device:
             f"executor fpga-emulator: {profile.title} has block RAM for {most} columns of "
             f"{form.bits} stored bits, and the dataset has more: choose another profile"
         )
-    return Emulator(form, profile)
 
 
 def executor() -> FpgaExecutor:
@@ -41,4 +44,5 @@ def executor() -> FpgaExecutor:
         lambda: None,
         options=(_PROFILE,),
         resource=None,
+        fit=_fit,
     )
