@@ -72,7 +72,8 @@ def places(workers: Mapping[str, Any], needs: Needs, address: str) -> dict[str, 
 def has_place(workers: Mapping[str, Any], needs: Needs) -> bool:
     """Whether any worker has what they need."""
     resource = needs.resource
-    return resource is None or any(info["resources"].get(resource, 0) for info in workers.values())
+    declared = (info["resources"].get(resource, 0) for info in workers.values())
+    return resource is None or any(count >= 1 for count in declared)  # a task takes a whole one
 
 
 def require_executor(client: Any, workers: list[str], executor: str) -> None:
