@@ -30,7 +30,7 @@ from .signals import signals_ignored
 __all__ = ["Checkpoints", "Keeper", "fingerprint", "parse_every"]
 
 _NAME = re.compile(r"checkpoint-(\d{6,})\.zipml-checkpoint")
-_EVERY = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_EVERY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _VERSION = 1
 
@@ -76,7 +76,7 @@ def parse_every(every: str | int) -> tuple[float | None, int | None]:
     ((90.0, None), (None, 3), (None, 3))
     """
     text = str(every).strip()
-    if text.isdecimal() and int(text) > 0:
+    if re.fullmatch(r"\d{1,9}", text) and int(text) > 0:
         return None, int(text)
     match = _EVERY.fullmatch(text)
     if match is None or float(match[1]) == 0:
