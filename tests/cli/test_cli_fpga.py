@@ -123,9 +123,10 @@ def test_wrong_requests_are_refused_before_anything_is_made(zipml, tmp_path, opt
 
 
 def test_a_folder_that_is_there_is_replaced_with_force_only(yosys, zipml, folder, keep):
+    zynq = ("--device", "zynq-7020")  # which nothing is placed for
     with keep(folder.parent):
-        zipml("fpga", "build", folder, *SMALL).must_refuse(2, "q4 exists", "--force")
-    zipml("fpga", "build", folder, *SMALL, "--device", "zynq-7020", "--force").must_succeed()
+        zipml("fpga", "build", folder, *SMALL, *zynq).must_refuse(2, "q4 exists", "--force")
+    zipml("fpga", "build", folder, *SMALL, *zynq, "--force").must_succeed()
     assert (folder / "accelerator.v").is_file()
     assert [path.name for path in folder.parent.iterdir()] == ["q4"]
 
