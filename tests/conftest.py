@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from zipml_codecs import _native
 # One profile for every property test: reproducible, and without a deadline on a busy machine.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
+
+# Some tests run a small part of a benchmark. Behind everything else on the path, so that the
+# packages under test stay the installed ones.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 REAL_DATA = Path(
     os.environ.get("ZIPML_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -19,7 +19,6 @@ from zipml_codecs.reference_losses import ReferenceLoss
 from zipml_ooc import TrainOptions, evaluate, load_model, predict, train
 from zipml_ooc.losses import LOSSES, probabilities, summed_loss
 
-ROOT = Path(__file__).parents[2]
 L2 = 1e-3
 LABELS: dict[str, list[Any]] = {
     "text": ["ant", "bee", "cow"],
@@ -114,12 +113,11 @@ def test_training_reaches_the_optimum_of_every_loss(loss: str, bits: int, tmp_pa
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_classes_are_told_apart_as_by_liblinear(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_are_told_apart_as_by_liblinear(bits: int) -> None:
     """Overlapping classes of skewed columns, 5000 rows held out: a point is 50 of them.
 
     `python -m benchmarks.accuracy` has more tables.
     """
-    monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.accuracy import ALLOWED, accuracies, liblinear
     from benchmarks.class_tables import ClassTable, cod_rna_like
 
