@@ -50,7 +50,12 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A build of the g
 def build(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     bits: Annotated[
-        int, typer.Option("--bits", metavar="N", help="Bits of a stored code: 1, 2, 4 or 8.")
+        int,
+        typer.Option(
+            "--bits",
+            metavar="N",
+            help="Bits of a stored code: 1, 2, 4 or 8; 16 for values in float32, to compare with.",
+        ),
     ] = 4,
     lanes: Annotated[
         int,
@@ -154,13 +159,11 @@ def _show(folder: Path, made: Build, roofs: list[Roof], *, json_wanted: bool) ->
         print_json(facts | {"roofline": [asdict(roof) for roof in roofs]})
         return
     columns = made.form.columns_limit
+    values = "float32" if made.form.is_float else f"{made.bits} bit{'s'[: made.bits > 1]}"
     lines = [
         ("folder", str(folder)),
         ("device", DEVICES[made.device]),
-        (
-            "format",
-            f"{made.bits} bit{'s'[: made.bits > 1]}, {made.lanes} lanes, up to {columns:,} columns",
-        ),
+        ("format", f"{values}, {made.lanes} lanes, up to {columns:,} columns"),
     ]
     if made.clock_mhz is None:
         lines.append(("clock", f"{made.frequency_mhz:g} MHz aimed at, nothing was placed"))

@@ -155,6 +155,16 @@ def test_report_shows_speed_and_roofline(zipml, folder):
     ]
 
 
+def test_values_in_float32_take_32_bits_of_the_stream_and_gain_nothing(zipml, folder):
+    about = folder / "build.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"bits": 16, "lanes": 16}))
+    text = zipml("fpga", "report", folder, "--bandwidth", "4").must_succeed().out
+    assert "float32, 16 lanes" in text and "2 G codes/s, 8 GB/s" in text
+    assert text.splitlines()[-1].split()[3:] == ["1", "G", "link", "1.00", "x"]
+    roofs = json.loads(zipml("fpga", "report", folder, "--json").must_succeed().out)["roofline"]
+    assert max(roof["gain"] for roof in roofs) == pytest.approx(1, rel=1e-5)
+
+
 def test_report_shows_the_roofline_of_each_board(zipml, folder):
     from zipml_ooc.gateware.profiles import PROFILES
 

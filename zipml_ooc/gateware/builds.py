@@ -78,7 +78,7 @@ class Build:
     @property
     def bytes_per_second(self) -> float:
         """What the stream carries then."""
-        return self.codes_per_second * self.bits / 8
+        return self.codes_per_second * self.form.value_bits / 8
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def roofline(made: Build, link_bytes: float) -> Roof:
     """
     if not (math.isfinite(link_bytes) and link_bytes > 0):
         raise UsageError(f"a link has a bandwidth above 0 bytes a second, not {link_bytes:g}")
-    of_link = link_bytes * 8 / made.bits
+    of_link = link_bytes * 8 / made.form.value_bits
     codes = min(of_link, made.codes_per_second)
     bound = "link" if of_link < made.codes_per_second else "clock"
     return Roof(link_bytes, codes, bound, codes / (link_bytes / 4))
@@ -134,7 +134,7 @@ def profile_rooflines(made: Build) -> list[Roof]:
         board = profile
         if name == made.device and made.clock_mhz is not None:
             board = replace(profile, clock_hz=made.clock_mhz * 1e6)
-        found = modelled(board, beats, codes * made.bits // 8)
+        found = modelled(board, beats, codes * made.form.value_bits // 8)
         gain = modelled(board, 0, codes * 4).seconds / found.seconds
         link = min(board.memory_bytes_per_s, board.link_bytes_per_s)
         roofs.append(Roof(link, codes / found.seconds, found.bound_by, gain, name))

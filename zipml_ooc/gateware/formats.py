@@ -156,9 +156,14 @@ class Format:
         return self.bits == 16
 
     @property
+    def value_bits(self) -> int:
+        """Bits of a value on the stream."""
+        return 32 if self.is_float else self.bits
+
+    @property
     def beat_bits(self) -> int:
         """Width of the stream."""
-        return self.lanes * (32 if self.is_float else self.bits)
+        return self.lanes * self.value_bits
 
     @property
     def codes_bits(self) -> int:
