@@ -200,6 +200,23 @@ def test_report_refuses_what_is_no_build(zipml, folder, text, code, words):
     zipml("fpga", "report", folder).must_refuse(code, words)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bits", float("inf")),
+        ("depth", 1000),
+        ("frequency_mhz", 10**400),
+        ("clock_mhz", 0),
+        ("used", {"lut": [1, 0]}),
+        ("used", []),
+    ],
+)
+def test_a_damaged_number_of_a_build_is_one_line(zipml, folder, name, value):
+    about = folder / "build.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {name: value}))
+    zipml("fpga", "report", folder).must_refuse(1, "build.json is damaged (")
+
+
 @pytest.mark.parametrize("bandwidth", ["fast", "0", "-1", "inf", "nan"])
 def test_a_bandwidth_is_a_number_above_0(zipml, folder, bandwidth):
     zipml("fpga", "report", folder, "--bandwidth", bandwidth).must_refuse(2, "bandwidth")

@@ -230,7 +230,7 @@ def read_build(folder: str | Path) -> Build:
         raise DataError(f"{path} is damaged: build again with --force") from None
     try:
         return _parsed(facts)
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
         raise DataError(f"{path} is damaged ({error}): build again with --force") from error
 
 
@@ -250,6 +250,9 @@ def _parsed(facts: dict[str, Any]) -> Build:
     )
     if made.device not in DEVICES:
         raise ValueError(f"device {made.device!r}")
+    for name, (used, there) in made.used.items():
+        if not (used >= 0 and there > 0):
+            raise ValueError(f"{name}: {used} of {there}")
     assert made.form  # a format that there is
     return made
 
