@@ -131,6 +131,29 @@ def test_a_folder_that_is_there_is_replaced_with_force_only(yosys, zipml, folder
     assert [path.name for path in folder.parent.iterdir()] == ["q4"]
 
 
+def test_what_a_killed_build_left_behind_is_put_right_by_the_next_one(yosys, zipml, folder):
+    """One that died while it replaced a build, and one that died earlier."""
+    left = folder.parent / ".q4.build"
+    left.mkdir()
+    (left / "lock").write_text("1 elsewhere")
+    (left / "dataset").mkdir()
+    folder.rename(left / "replaced")
+    zipml("fpga", "build", folder, *SMALL, "--device", "zynq-7020").must_refuse(2, "q4 exists")
+    assert [path.name for path in folder.parent.rglob("*")] == ["q4", "build.json"]
+    (left / "dataset").mkdir(parents=True)
+    (left / "dataset/accelerator.v").write_text("half")
+    zipml("fpga", "build", folder, *SMALL, "--device", "zynq-7020", "--force").must_succeed()
+    assert [path.name for path in folder.parent.iterdir()] == ["q4"]
+
+
+def test_a_folder_is_built_by_one_process_at_a_time(yosys, zipml, tmp_path):
+    from zipml_ooc.partial import Partial
+
+    with Partial(tmp_path / "q4", "build").locked():
+        outcome = zipml("fpga", "build", tmp_path / "q4", *SMALL, "--device", "zynq-7020")
+    outcome.must_refuse(2, "is being written by process", "wait until it is done")
+
+
 def test_report_shows_speed_and_roofline(zipml, folder):
     text = (
         zipml("fpga", "report", folder, "--bandwidth", "2", "--bandwidth", "8").must_succeed().out

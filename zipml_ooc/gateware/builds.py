@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..durable import sync_folder, sync_tree
 from ..errors import DataError, UsageError
+from ..partial import Partial
 from .formats import Format
 from .profiles import PROFILES, modelled
 from .tools import NEXTPNR, YOSYS, require_extra
@@ -291,34 +290,39 @@ def _versions(modules: list[str]) -> dict[str, str]:
 
 @contextmanager
 def _published(place: Path, *, force: bool) -> Iterator[Path]:
-    """A folder that takes its name at the end, if all goes well."""
+    """A folder that takes its name at the end, if all goes well.
+
+    What a build left behind that was killed is put right by the next one.
+    """
     place = place.absolute()
     if place.is_symlink():
         place = place.resolve()
-    if place.exists():
-        if not force:
-            raise UsageError(f"{place} exists: choose another folder, or --force to replace it")
-        if not (place / _ABOUT).is_file():
-            raise UsageError(f"{place} is no build of the gateware: --force does not replace it")
+    _require_free(place, force=force)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.")
     except OSError as error:
         raise DataError(f"cannot write in {place.parent}: {error.strerror or error}") from error
-    with scratch as name:
-        folder, old = Path(name) / "new", Path(name) / "old"
-        folder.mkdir()
-        yield folder
-        sync_tree(folder)
-        if place.exists():
-            if not force:
+    beside = Partial(place, "build")
+    with beside.locked():
+        try:
+            beside.recover()
+            _require_free(place, force=force)  # a build that was moved aside may be back
+            beside.clear()
+            beside.data.mkdir()
+            yield beside.data
+            if place.exists() and not force:
                 raise UsageError(f"{place} has appeared in the meantime: nothing was replaced")
-            place.rename(old)
-            try:
-                folder.rename(place)
-            except BaseException:
-                old.rename(place)
-                raise
-        else:
-            folder.rename(place)
-        sync_folder(place.parent)
+            beside.publish()
+        finally:
+            beside.recover()
+            beside.clear()
+
+
+def _require_free(place: Path, *, force: bool) -> None:
+    """Refuse a place where something is that a build may not replace."""
+    if not place.exists():
+        return
+    if not force:
+        raise UsageError(f"{place} exists: choose another folder, or --force to replace it")
+    if not (place / _ABOUT).is_file():
+        raise UsageError(f"{place} is no build of the gateware: --force does not replace it")
