@@ -260,6 +260,10 @@ def test_uio_devices_that_are_missing_or_wrong_are_named(system: dict[str, str])
     about.write_text("?")
     with pytest.raises(DeviceError, match=r"phys_addr holds no number"):
         open_uio(**system)
+    about.write_text(f"{ADDRESS:#x}\n")
+    with pytest.raises(UsageError, match="slots is 1"):
+        open_uio(**system, slots=1)
+    Mapped(system["registers"], 0x80000).close()  # nobody has it
     Path(system["registers"]).unlink()
     with pytest.raises(DeviceError, match=r"uio4 is not there: load the board's driver"):
         open_uio(**system)

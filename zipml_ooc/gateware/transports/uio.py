@@ -58,11 +58,11 @@ def open_uio(
                 )
             windows.append(Mapped(path, size))
         memory = _Memory(buffer, sysfs)
+        return AxiDmaBus(windows[0], windows[1], memory.allocate, slots=slots, timeout=timeout)
     except BaseException:
         for window in windows:
             window.close()
         raise
-    return AxiDmaBus(windows[0], windows[1], memory.allocate, slots=slots, timeout=timeout)
 
 
 class _Memory:
