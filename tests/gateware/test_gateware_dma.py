@@ -178,6 +178,17 @@ def test_a_stream_that_stops_is_named_and_a_reset_helps() -> None:
     check_run(driver, 5)
 
 
+def test_a_transfer_that_hangs_is_stopped_before_its_memory_is_given_back() -> None:
+    bus, dma = board(hangs=True)
+    _, made, _ = some_run(1)
+    assert bus.stream(pack(made[0], FORM)) and not bus.drain()
+    assert not dma.status & axi_dma.HALTED
+    before = dma.resets
+    bus.close()
+    bus.close()
+    assert dma.resets == before + 1 and dma.status & axi_dma.HALTED and dma.gone
+
+
 def test_a_dma_that_vanishes_is_named() -> None:
     bus, dma = board()
     driver = Driver(bus)

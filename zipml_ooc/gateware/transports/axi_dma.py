@@ -55,6 +55,10 @@ class AxiDma:
         """Let `send`, in another thread, give up."""
         self._aborted = True
 
+    def stop(self) -> None:
+        """Stop what is under way, and leave the channel at that."""
+        self._window.write(CONTROL, RESET)
+
     def send(self, address: int, size: int) -> bool:
         """Send bytes from memory; False if they are not all taken in time."""
         window = self._window
@@ -122,6 +126,7 @@ class AxiDmaBus:
         self._dma: AxiDma | None = None
         try:
             self._dma = AxiDma(dma, timeout)
+            self._closing.append(self._dma.stop)  # comes first, when nothing is sent any more
         except BaseException:
             self.close()
             raise
