@@ -289,6 +289,8 @@ def test_an_overlay_ends_in_the_same_bus(tmp_path: Path, monkeypatch: pytest.Mon
         device_address = 0
 
     def allocate(shape: tuple[int], dtype: str, cacheable: bool) -> np.ndarray:
+        if shape[0] > 4096:
+            raise RuntimeError("Failed to allocate Memory!")
         start = next(room)
         made = memory[start : start + shape[0]].view(Buffer)
         made.device_address = ADDRESS + start
@@ -322,6 +324,13 @@ def test_an_overlay_ends_in_the_same_bus(tmp_path: Path, monkeypatch: pytest.Mon
     driver = Driver(open_bus("pynq", bitfile=str(bitfile)))
     for tiles in (3, 9):
         check_run(driver, tiles)
+    bus = open_bus("pynq", bitfile=str(bitfile))
+    for _ in range(2):  # the same again, for nothing was allocated
+        with pytest.raises(DeviceError, match=r"no 4 buffers of 5,000 bytes \(Failed to allocate"):
+            bus.stream(np.zeros((1250, 4), np.uint8))
+    check_run(Driver(bus), 3)
+    with pytest.raises(DeviceError, match=r"axi_dma_0 has 65,536 bytes of addresses, and 327,680"):
+        open_bus("pynq", bitfile=str(bitfile), accelerator="axi_dma_0")
     with pytest.raises(DeviceError, match=r"has no 'dma7'; it has axi_dma_0, zipml_accelerator_0"):
         open_bus("pynq", bitfile=str(bitfile), dma="dma7")
     bad = tmp_path / "broken.bit"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +254,22 @@ def test_one_buffer_is_filled_while_another_is_sent() -> None:
     assert [data for _, data in seen] == [packet.tobytes() for packet in packets]
     assert {index for index, _ in seen} == {0, 1}
     ring.close()
+
+
+def test_buffers_are_given_back_before_larger_ones_are_asked_for() -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def allocate(count: int, size: int) -> list[np.ndarray]:
+        assert all(buffer() is None for buffer in held)
+        made = [np.empty(size, np.uint8) for _ in range(count)]
+        held.extend(map(weakref.ref, made))
+        return made
+
+    ring = Ring(allocate, lambda *_: True, slots=2, timeout=5)
+    for size in (4, 40):
+        assert ring.put(np.zeros(size, np.uint8)) and ring.drain()
+    ring.close()
+    assert len(held) == 4
 
 
 def test_a_transfer_that_never_ends_is_named_by_the_reset() -> None:

@@ -16,9 +16,11 @@ from ..driver import DeviceError, TransferError
 from .files import Window
 from .ring import Ring
 
-__all__ = ["AxiDma", "AxiDmaBus", "Buffer"]
+__all__ = ["DMA_BYTES", "REGISTER_BYTES", "AxiDma", "AxiDmaBus", "Buffer"]
 
 U8 = npt.NDArray[np.uint8]
+REGISTER_BYTES = 0x50000  # of the accelerator's addresses, up to the end of the last table
+DMA_BYTES = 0x30
 CONTROL, STATUS, ADDRESS, ADDRESS_HIGH, LENGTH = 0x00, 0x04, 0x18, 0x1C, 0x28
 RUN, RESET = 1 << 0, 1 << 2
 HALTED, IDLE, HAS_GATHER = 1 << 0, 1 << 1, 1 << 3

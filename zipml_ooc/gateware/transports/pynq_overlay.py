@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..driver import DeviceError
-from .axi_dma import AxiDmaBus, Buffer
+from ..driver import DeviceError, TransferError
+from .axi_dma import DMA_BYTES, REGISTER_BYTES, AxiDmaBus, Buffer
 
 __all__ = ["open_pynq"]
 
@@ -54,15 +54,26 @@ def open_pynq(
     except Exception as error:
         raise DeviceError(f"{bitfile} cannot be loaded: {error}") from error
     windows = []
-    for name in (accelerator, dma):
+    for name, least in ((accelerator, REGISTER_BYTES), (dma, DMA_BYTES)):
         about = overlay.ip_dict.get(name)
         if about is None:
             listed = ", ".join(sorted(overlay.ip_dict)) or "nothing"
             raise DeviceError(f"{bitfile} has no {name!r}; it has {listed}")
+        if about["addr_range"] < least:
+            raise DeviceError(
+                f"{bitfile}: {name} has {about['addr_range']:,} bytes of addresses, and {least:,} "
+                "are needed: give it more in the design"
+            )
         windows.append(_Registers(pynq.MMIO(about["phys_addr"], about["addr_range"])))
 
     def allocate(count: int, size: int) -> Sequence[Buffer]:
-        made = [pynq.allocate(shape=(size,), dtype="u1", cacheable=False) for _ in range(count)]
+        try:
+            made = [pynq.allocate(shape=(size,), dtype="u1", cacheable=False) for _ in range(count)]
+        except Exception as error:
+            raise TransferError(
+                f"PYNQ has no {count} buffers of {size:,} bytes ({error}): ask for fewer slots, or "
+                "give contiguous memory more room"
+            ) from error
         return [(buffer, int(buffer.device_address)) for buffer in made]
 
     return AxiDmaBus(windows[0], windows[1], allocate, slots=slots, timeout=timeout)

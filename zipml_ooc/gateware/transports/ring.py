@@ -73,6 +73,8 @@ class Ring:
         if data.size > self._size:
             if not self.drain():
                 return False
+            self._buffers, self._size = (), 0  # their memory is free for the larger ones
+            self._free.clear()
             self._buffers = self._allocate(self._slots, data.size)
             self._size = data.size
             self._free = deque(range(self._slots))

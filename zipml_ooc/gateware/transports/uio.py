@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..driver import DeviceError, TransferError
-from .axi_dma import AxiDmaBus, Buffer
+from .axi_dma import DMA_BYTES, REGISTER_BYTES, AxiDmaBus, Buffer
 from .files import Mapped, explained
 
 __all__ = ["open_uio"]
-
-_REGISTER_BYTES = 0x50000  # up to the end of the last table
-_DMA_BYTES = 0x30
 
 
 def open_uio(
@@ -49,7 +46,7 @@ def open_uio(
     """
     windows = []
     try:
-        for path, least in ((registers, _REGISTER_BYTES), (dma, _DMA_BYTES)):
+        for path, least in ((registers, REGISTER_BYTES), (dma, DMA_BYTES)):
             size = _number(Path(sysfs, "uio", Path(path).name, "maps/map0/size"), path)
             if size < least:
                 raise DeviceError(
