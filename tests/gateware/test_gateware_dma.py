@@ -250,6 +250,8 @@ def test_uio_devices_end_in_the_same_bus(
         check_run(driver, tiles)
     assert dma.taken[:5] == [0, 2048, 4096, 6144, 0]
     assert mapped == {system["registers"]: 0x80000, system["dma"]: 0x10000}
+    with pytest.raises(DeviceError, match=r"udmabuf3 is in use, by another run or process"):
+        open_uio(**system)  # with windows of its own it would write over packets of the other
     driver.close()
     dma.gone = False
     with pytest.raises(DeviceError, match=r"has 8,192 bytes and 4 packets take 10,240"):

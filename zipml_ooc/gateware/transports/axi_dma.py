@@ -110,6 +110,8 @@ class AxiDmaBus:
         (count, size) -> buffers that both sides see.
     slots : int
     timeout : float
+    release : callable, optional
+        Gives the buffers' memory back; called when the bus is closed, or cannot be made.
     """
 
     def __init__(
@@ -120,11 +122,12 @@ class AxiDmaBus:
         *,
         slots: int = 4,
         timeout: float = 10.0,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self._registers, self._allocate = registers, allocate
         self._ring = Ring(self._buffers, self._send, slots=slots, timeout=timeout)
         self._addresses: list[int] = []
-        self._closing = [registers.close, dma.close]
+        self._closing = [release, registers.close, dma.close]
         self._dma: AxiDma | None = None
         try:
             self._dma = AxiDma(dma, timeout)

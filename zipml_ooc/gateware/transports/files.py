@@ -6,6 +6,7 @@ error number, by a read that gives nothing, or by registers that read as ones.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..driver import DeviceError, TransferError
 
-__all__ = ["Files", "Mapped", "Window", "explained", "lock"]
+__all__ = ["Files", "Mapped", "Window", "explained", "lock", "unlock"]
 
 _GONE = {
     errno.ENODEV,
@@ -63,6 +64,12 @@ def lock(number: int, path: str) -> None:
         ) from None
     except OSError:
         return
+
+
+def unlock(number: int) -> None:
+    """Let others have a device, although it is still mapped."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(number, fcntl.LOCK_UN)
 
 
 class Files:

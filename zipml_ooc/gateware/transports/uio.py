@@ -5,13 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from ..driver import DeviceError, TransferError
 from .axi_dma import DMA_BYTES, REGISTER_BYTES, AxiDmaBus, Buffer
-from .files import Mapped, explained
+from .files import Mapped, explained, lock, unlock
 
 __all__ = ["open_uio"]
 
@@ -45,7 +46,7 @@ def open_uio(
         A device is not there, or too small.
     """
     windows = []
-    try:
+    with ExitStack() as undo:
         for path, least in ((registers, REGISTER_BYTES), (dma, DMA_BYTES)):
             size = _number(Path(sysfs, "uio", Path(path).name, "maps/map0/size"), path)
             if size < least:
@@ -54,32 +55,51 @@ def open_uio(
                     "device of the accelerator (registers) or of the AXI DMA (dma)"
                 )
             windows.append(Mapped(path, size))
+            undo.callback(windows[-1].close)
         memory = _Memory(buffer, sysfs)
-        return AxiDmaBus(windows[0], windows[1], memory.allocate, slots=slots, timeout=timeout)
-    except BaseException:
-        for window in windows:
-            window.close()
-        raise
+        undo.callback(memory.close)
+        bus = AxiDmaBus(
+            windows[0],
+            windows[1],
+            memory.allocate,
+            slots=slots,
+            timeout=timeout,
+            release=memory.close,
+        )
+        undo.pop_all()
+    return bus
 
 
 class _Memory:
-    """A u-dma-buf, mapped: the same bytes for processor and DMA. It goes with its last part."""
+    """A u-dma-buf, mapped: the same bytes for processor and DMA; nobody else has it meanwhile.
+
+    The map goes with its last part, which may be later than `close`.
+    """
 
     def __init__(self, path: str, sysfs: str) -> None:
         self._path = path
         about = Path(sysfs, "u-dma-buf", Path(path).name)
         self._size = _number(about / "size", path)
         self._address = _number(about / "phys_addr", path)
+        self._number = -1
         try:
-            number = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)  # past the caches
-            try:
-                self._map = mmap.mmap(number, self._size)
-            finally:
-                os.close(number)
-        except (OSError, ValueError) as error:
+            self._number = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)  # past the caches
+            lock(self._number, path)
+            self._map = mmap.mmap(self._number, self._size)
+        except (OSError, ValueError, DeviceError) as error:
+            self.close()
+            if isinstance(error, DeviceError):
+                raise
             if isinstance(error, OSError):
                 raise explained(path, error, "it was mapped") from error
             raise DeviceError(f"{path} cannot be mapped: {error}") from error
+
+    def close(self) -> None:
+        """Let others have it; once more does nothing."""
+        if self._number >= 0:
+            unlock(self._number)
+            os.close(self._number)
+            self._number = -1
 
     def allocate(self, count: int, size: int) -> Sequence[Buffer]:
         """Parts of it, each from a whole beat on."""
