@@ -65,7 +65,8 @@ def test_a_board_without_room_for_the_columns_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = cases.table(tmp_path)
-    small = profiles.Profile("ecp5-85", "a small board", 1e8, 64, 1e9, 1e9, 100_000, 1 << 18)
+    ram_bits = (1 << 18) + 2 * 16 * 18_432  # two accelerators have 16 tables of the sigmoid each
+    small = profiles.Profile("ecp5-85", "a small board", 1e8, 64, 1e9, 1e9, 100_000, ram_bits)
     monkeypatch.setitem(PROFILES, "ecp5-85", small)
     options = TrainOptions(executor=EMULATOR, executor_options={"profile": "ecp5-85"})
     for chunk in (Path(data.path) / "X" / "c").rglob("*"):

@@ -54,11 +54,18 @@ def test_pipelines_and_columns_are_those_that_fit() -> None:
     assert BOARD.pipelines == 2
     form = Format(4)
     limit = BOARD.columns_limit(form)
-    # Two share 2^24 bits; a word takes 256 + 144 of them.
-    assert (limit + 24) * 400 <= 1 << 23 < 2 * (limit + 24) * 400
+    # Two share 2^24 bits; a word takes 256 + 144 of them, and the sigmoid has 16 tables.
+    assert (limit + 24) * 400 + 16 * 18_432 <= 1 << 23 < 2 * (limit + 24) * 400
     assert all(p.pipelines >= 1 for p in PROFILES.values())
     # What was placed and routed on the ECP5-85 fits there.
     assert PROFILES["ecp5-85"].columns_limit(form) >= Format(4).columns_limit
+
+
+def test_tables_of_the_sigmoid_take_their_part_of_the_memory() -> None:
+    form, words = Format(4), 400 * 2048
+    tables = 16 * 18_432
+    for size, columns in ((words + tables, 2024), (words + tables - 1, 1000)):
+        assert replace(BOARD, luts=40_000, ram_bits=size).columns_limit(form) == columns
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are() -> None:

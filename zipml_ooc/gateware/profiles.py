@@ -23,11 +23,12 @@ __all__ = [
     "stream_bytes",
 ]
 
-# Of the accelerator with 64 lanes of 4 bits, as placed and routed for ECP5 (docs/accelerator.md).
-_LUTS = 31_073
-_TABLE_BITS = (
-    144  # of block RAM in a word of its memories, beside the beat that the row buffer holds
-)
+# Of the accelerator with 64 lanes of 4 bits and all losses, as placed and routed for ECP5
+# (docs/accelerator.md): look-up tables, bits of block RAM in a word of its memories, beside the
+# beat that the row buffer holds, and the block RAM of four lanes' table of the sigmoid.
+_LUTS = 36_373
+_TABLE_BITS = 144
+_SIGMOID_BITS = 18_432
 _USABLE = 0.75  # of a device's logic, before routing suffers: assumed
 
 
@@ -65,7 +66,7 @@ class Profile:
 
     def columns_limit(self, form: Format) -> int:
         """The most columns whose tables and row buffer the block RAM of one accelerator holds."""
-        share = self.ram_bits // max(self.pipelines, 1)
+        share = self.ram_bits // max(self.pipelines, 1) - form.lanes // 4 * _SIGMOID_BITS
         depth = 64
         while depth < 16384 and 2 * depth * (form.beat_bits + _TABLE_BITS) <= share:
             depth *= 2
