@@ -154,6 +154,8 @@ def test_data_that_do_not_fit_the_bitstream_are_named(
         ({"model": np.full(6, 40000)}, "model from 40000 to 40000: entries hold -32768 to 32767"),
         ({"seed": 1 << 70}, "a generator has 64 bits"),
         ({"model": np.zeros(4, np.int64)}, "6 centres for a model of 4 entries"),
+        ({"model": np.zeros(0, np.int64)}, "a model without entries"),
+        ({"model": np.full(6, np.nan)}, "model are float64: the accelerator holds whole numbers"),
     ],
 )
 def test_a_state_that_registers_cannot_hold_is_refused(
@@ -163,6 +165,24 @@ def test_a_state_that_registers_cannot_hold_is_refused(
     bus = Canned()
     with pytest.raises(DeviceError, match=message):
         Driver(bus).load(program, replace(state, **change))
+    assert not bus.written
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_tiles": 1 << 32 | 1}, "mini-batch's number of tiles is 4294967297, .* 32 bits"),
+        ({"exponent": 256 + 13}, "exponent is 269, and its register has 8 bits"),
+        ({"shift": 32}, "shift is 32, and its register has 5 bits"),
+    ],
+)
+def test_a_program_that_registers_cannot_hold_is_refused(
+    change: dict[str, int], message: str
+) -> None:
+    program, state = some_program()
+    bus = Canned()
+    with pytest.raises(DeviceError, match=message):
+        Driver(bus).load(replace(program, **change), state)
     assert not bus.written
 
 

@@ -226,6 +226,21 @@ def test_an_exponent_that_the_logistic_loss_does_not_take_is_refused(
         Scaling(problem, exponent)
 
 
+@pytest.mark.parametrize("exponent", [-2, 32, 5000, 13.5, np.nan])
+def test_an_exponent_that_no_loss_takes_is_refused(tmp_path: Path, exponent: float) -> None:
+    problem = make_problem(dataset(tmp_path, 4).spec, TrainOptions())
+    with pytest.raises(UsageError, match=f"an exponent of {exponent}; choose 0 to 31"):
+        Scaling(problem, exponent)
+
+
+def test_a_model_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    scaling = Scaling(make_problem(dataset(tmp_path, 4).spec, TrainOptions()))
+    model = np.zeros((1, 8))
+    model[0, 3] = np.nan
+    with pytest.raises(UsageError, match="entries that are not numbers"):
+        scaling.to_entries(model, [0.0])
+
+
 def test_rows_with_weights_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = np.column_stack([rng.standard_normal((200, 3)), rng.integers(1, 3, 200)])

@@ -105,7 +105,28 @@ def test_targets_that_do_not_fit_the_chunk_are_refused(targets: np.ndarray) -> N
         chunk_packets(chunk(64, 3, bits=4), targets.astype(np.int64), Format(4))
 
 
-@pytest.mark.parametrize("wrong", [{"bits": 3}, {"lanes": 12}, {"depth": 100}, {"depth": 32}])
-def test_gateware_is_built_for_certain_sizes(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("rows", "targets"), [(9, [0] * 9), (3, [0] * 8), (2, [0, 1 << 15]), (2, [0, -40000])]
+)
+def test_floats_and_targets_that_fit_no_tile_are_refused(rows: int, targets: list[int]) -> None:
+    with pytest.raises(DataError, match=f"as many rows at most .* got {rows} rows"):
+        float_packet(np.zeros((rows, 3), np.float32), np.array(targets), Format(16, 8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bits": 3},
+        {"bits": 4.0},
+        {"bits": "4"},
+        {"lanes": 12},
+        {"lanes": float("nan")},
+        {"depth": 100},
+        {"depth": 32},
+        {"depth": 64.0},
+        {"depth": "64"},
+    ],
+)
+def test_gateware_is_built_for_certain_sizes(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Format(**{"bits": 4, **wrong})

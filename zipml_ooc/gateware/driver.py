@@ -59,13 +59,20 @@ def check_load(form: Format, program: Program, state: State) -> None:
         raise DeviceError(
             f"the accelerator is built for {form.bits} stored bits, the data have {program.bits}"
         )
+    if columns < 0:
+        raise DeviceError("a model without entries: it has one for the intercept at least")
     if columns > form.columns_limit:
         raise DeviceError(
             f"the accelerator holds {form.columns_limit} columns, the data have {columns}"
         )
     if not 0 <= state.seed < 1 << 64:
         raise DeviceError(f"a generator has 64 bits, the state's is {state.seed:#x}")
-    for name, number, bits in (("step", program.step, 16), ("shift", program.shift, 5)):
+    for name, number, bits in (
+        ("step", program.step, 16),
+        ("shift", program.shift, 5),
+        ("mini-batch's number of tiles", program.batch_tiles, 32),
+        ("exponent", program.exponent, 8),
+    ):
         if not 0 <= number < 1 << bits:
             raise DeviceError(f"the {name} is {number}, and its register has {bits} bits")
     for name, values, low, high in (
@@ -76,6 +83,8 @@ def check_load(form: Format, program: Program, state: State) -> None:
     ):
         if len(values) != columns + 1:
             raise DeviceError(f"{len(values)} {name} for a model of {columns + 1} entries")
+        if values.dtype.kind not in "iu":
+            raise DeviceError(f"{name} are {values.dtype}: the accelerator holds whole numbers")
         if values.min() < low or values.max() > high:
             raise DeviceError(
                 f"{name} from {values.min()} to {values.max()}: entries hold {low} to {high}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
 from ..training.problem import Problem
 from .formats import FLOAT_FRACTION, NO_ROW, Format
 from .reference import I64
@@ -51,13 +52,30 @@ def float_packet(values: F32, targets: I64, form: Format) -> npt.NDArray[np.uint
         In fixed point.
     form : Format
         For values in float32.
+
+    Raises
+    ------
+    DataError
+        There are more rows than lanes, or not as many targets, or a target has more than 16 bits.
     """
     rows, columns = values.shape
+    fixed = np.asarray(targets, np.int64)
+    if (
+        rows > form.lanes
+        or fixed.shape != (rows,)
+        or (fixed < NO_ROW).any()
+        or (fixed >= -NO_ROW).any()
+    ):
+        raise DataError(
+            f"a tile of {form.lanes} lanes takes as many rows at most and a target of 16 bits for "
+            f"each; got {rows} rows and {fixed.shape} targets from {fixed.min(initial=0)} to "
+            f"{fixed.max(initial=0)}"
+        )
     beats = np.zeros((1 + columns, form.lanes), np.float32)
     beats[1:, :rows] = values.T
     packet = beats.view(np.uint8)
     marks = np.full(form.lanes, NO_ROW, "<i2")
-    marks[:rows] = targets
+    marks[:rows] = fixed
     packet[0, : 2 * form.lanes] = marks.view(np.uint8)
     return packet
 

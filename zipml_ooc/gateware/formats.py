@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..errors import UsageError
 
@@ -137,10 +138,11 @@ class Format:
     def __post_init__(self) -> None:
         for name, choices in (("bits", (1, 2, 4, 8, 16)), ("lanes", (8, 16, 32, 64))):
             value = getattr(self, name)
-            if value not in choices:
+            if not isinstance(value, Integral) or value not in choices:
                 listed = ", ".join(map(str, choices))
                 raise UsageError(f"accelerator: {name} is {value}; choose one of {listed}")
-        if not (64 <= self.depth <= 16384 and self.depth & (self.depth - 1) == 0):
+        is_whole = isinstance(self.depth, Integral)
+        if not (is_whole and 64 <= self.depth <= 16384 and self.depth & (self.depth - 1) == 0):
             raise UsageError(
                 f"accelerator: depth is {self.depth}; choose a power of two from 64 to 16384"
             )

@@ -36,6 +36,7 @@ __all__ = ["Scaling"]
 
 F64 = npt.NDArray[np.float64]
 _TOP = (1 << TABLE_BITS) - 1
+_EXPONENTS = range(32)  # the largest holds models up to 2**-16: finer is of no use
 _LOSSES = {
     "squared": Loss.SQUARED,
     "ls-svm": Loss.SQUARED,
@@ -70,7 +71,7 @@ class Scaling:
 
     def __post_init__(self) -> None:
         p = self.problem
-        if self.exponent < 0:
+        if self.exponent == -1:
             object.__setattr__(self, "exponent", self._least_exponent + 2)
         wrong = [
             what
@@ -95,6 +96,10 @@ class Scaling:
                 f"the accelerator does not take {', '.join(wrong)}: it has the squared, logistic, "
                 "squared-hinge and ls-svm losses of packed codes of 1, 2, 4 or 8 stored bits with "
                 "equally spaced levels"
+            )
+        if self.exponent not in _EXPONENTS:
+            raise UsageError(
+                f"accelerator: an exponent of {self.exponent}; choose 0 to {_EXPONENTS.stop - 1}"
             )
         least = self._least_exponent
         if self.loss == Loss.LOGISTIC and not least <= self.exponent <= least + 3:
@@ -247,6 +252,11 @@ class Scaling:
         """The nearest entries to a model, (1, columns), and an intercept, (1,), within their range.
 
         Entries that `to_model` gave, also in single precision, come back as they were.
+
+        Raises
+        ------
+        UsageError
+            An entry is not a number.
         """
         p = self.problem
         w, at_zero = np.asarray(model, np.float64)[0], float(np.asarray(intercept)[0])
@@ -255,6 +265,8 @@ class Scaling:
         centre = self.centres()[1:] * 2.0**-self._fraction
         real[0] = at_zero + _dot(real[1:], centre) + _dot(w, p.offset.astype(np.float64))
         real[0] /= intercept_code(p.stored_bits)
+        if np.isnan(real).any():
+            raise UsageError("accelerator: a model has entries that are not numbers")
         fixed = np.rint(real * 2.0**self.exponent)
         most = 1 << (MODEL_BITS - 1)
         return np.clip(fixed, -most, most - 1).astype(np.int64)

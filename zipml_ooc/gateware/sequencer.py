@@ -69,8 +69,8 @@ class Sequencer(wiring.Component):
     `issue` is a beat of codes, or a tile's last beat of targets, in whose cycle the intercept takes
     its turn: entry 0 (`first`), the columns being 1 to `columns` (`last`). `batch_start`,
     `batch_end` and `run_end` describe the tile that `last` ends; `in_codes` says what the beat at
-    hand is, taken or not. Behind the end of a mini-batch
-    nothing is issued until `update_begins`, unless the run is delayed.
+    hand is, taken or not. Behind the end of a mini-batch nothing is issued until `update_begins`,
+    unless the run is delayed.
     """
 
     def __init__(self, form: Format) -> None:
@@ -111,9 +111,8 @@ class Sequencer(wiring.Component):
         tiles_of_batch = Signal(range(BATCH_TILES_LIMIT + 1))  # left, this one included
         target = Signal(range(form.target_beats))
         only_target = form.target_beats == 1
-        last_target = Signal(
-            init=only_target
-        )  # all of these are known ahead, so that `beat_ready` is
+        # All of these are known ahead, so that `beat_ready` is.
+        last_target = Signal(init=only_target)
         in_codes = Signal()
         entry = Signal(form.entry_bits)
         last_entry = Signal()
