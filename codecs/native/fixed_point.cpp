@@ -1,12 +1,17 @@
 // The accelerator's arithmetic on the packets of its stream, bit for bit: zipml_ooc/gateware/reference.py
-// is its twin. All of it is integers, so that no instruction set can differ.
+// is its twin. All of it is integers, so that no instruction set can differ; values in float32 become
+// integers first, by operations that are exact or whose rounding cannot be seen.
 //
 // How large numbers become, with at most 2^14 columns and 2^12 rows in a mini-batch: a product of a
 // model's entry and a code lies within 2^23, 256 of them within 31 bits and a sign; a margin within
 // 2^38, the argument of a sigmoid within 2^41; a tile's part of the gradient within 2^29, the gradient
 // within 2^35; a sum of curvatures within 2^26; products with centres and variances within 2^54; a
-// change within 2^37, times a pace within 2^54.
+// change within 2^37, times a pace within 2^54. With codes of 16 bits: a product within 31 bits and a
+// sign where 2^15 is taken off the code, a margin within 2^46, the argument of a sigmoid ahead of its
+// shift within 2^49, the gradient within 2^43, a change within 2^45, times a pace within 2^61.
 #include "fixed_point.hpp"
+
+#include <type_traits>
 
 #include "isa.hpp"
 #include "layout.hpp"
@@ -16,7 +21,13 @@ namespace zipml {
 namespace ZIPML_ISA {
 namespace {
 
-constexpr size_t kBlockColumns = 256;  // whose products with codes a sum of 32 bits holds
+// Columns whose products with codes a sum of 32 bits holds.
+template <int Bits>
+constexpr size_t kBlockColumns = Bits == 16 ? 1 : 256;
+
+// What the kernels take off codes, which they hold in 16 bits and a sign at most.
+template <int Bits>
+constexpr int kTakenOff = Bits == 16 ? 1 << 15 : 0;
 
 template <class T>
 ZIPML_INLINE T clipped(T value, T low, T high, bool& outside) {
@@ -25,9 +36,27 @@ ZIPML_INLINE T clipped(T value, T low, T high, bool& outside) {
   return inside;
 }
 
-// The codes of a column, row after row, from a beat of the packed layout.
+// The codes of values in float32, 2^15 taken off: floor(2^12 x + 1/2), clipped. The sum below is taken
+// in double precision, 2^15 above that, where cutting off rounds down. It is exact but for values below
+// 2^-25 or so, which are far from the next code.
+template <size_t Lanes>
+ZIPML_INLINE void codes_of_values(const uint8_t* beat, int16_t* codes) {
+  constexpr uint32_t sign = 1u << 31, eight = 0x41000000;  // also infinite values and NaN are held by 8
+  alignas(64) uint32_t words[Lanes];
+  alignas(64) float values[Lanes];
+  std::memcpy(words, beat, sizeof(words));
+  for (size_t r = 0; r < Lanes; ++r) words[r] = least(words[r] & ~sign, eight) | (words[r] & sign);
+  std::memcpy(values, words, sizeof(values));
+  for (size_t r = 0; r < Lanes; ++r) {
+    const auto code = static_cast<int32_t>(static_cast<double>(values[r]) * 4096.0 + 32768.5);
+    codes[r] = static_cast<int16_t>(least(code, 65535) - kTakenOff<16>);
+  }
+}
+
+// The codes of a column, row after row, from a beat of the packed layout or of values.
 template <int Bits, size_t Lanes>
 ZIPML_INLINE void codes_of_beat(const uint8_t* beat, int16_t* codes) {
+  if constexpr (Bits == 16) return codes_of_values<Lanes>(beat, codes);
   constexpr size_t bytes = Lanes * Bits / 8;
   constexpr unsigned mask = (1u << Bits) - 1;
   for (size_t i = 0; i < 8 / Bits; ++i) {
@@ -41,13 +70,15 @@ ZIPML_INLINE void codes_of_beat(const uint8_t* beat, int16_t* codes) {
 template <int Bits, size_t Lanes>
 ZIPML_INLINE void margins_of_tile(const FixedProgram& p, const int16_t* model, const uint8_t* beats,
                                   int64_t* margins) {
-  constexpr size_t beat = Lanes * Bits / 8;
-  int64_t centre = 0;
+  constexpr size_t beat = fixed_beat_bytes(Bits, Lanes);
+  int64_t centre = 0, all = 0;
   for (size_t j = 0; j <= p.columns; ++j) centre += int64_t{model[j]} * p.centre[j];
-  const int64_t start = model[0] * (int64_t{1} << fixed_own_shift(Bits)) - (centre >> (16 - Bits));
+  for (size_t j = 1; j <= p.columns; ++j) all += model[j];
+  const int64_t start =
+      model[0] * (int64_t{1} << fixed_own_shift(Bits)) - (centre >> (16 - Bits)) + all * kTakenOff<Bits>;
   for (size_t r = 0; r < Lanes; ++r) margins[r] = start;
-  for (size_t first = 0; first < p.columns; first += kBlockColumns) {
-    const size_t end = least(first + kBlockColumns, p.columns);
+  for (size_t first = 0; first < p.columns; first += kBlockColumns<Bits>) {
+    const size_t end = least(first + kBlockColumns<Bits>, p.columns);
     alignas(64) int32_t sums[Lanes] = {};
     for (size_t j = first; j < end; ++j) {
       alignas(64) int16_t codes[Lanes];
@@ -101,16 +132,18 @@ ZIPML_INLINE int64_t residuals_of_tile(const FixedProgram& p, const int64_t* mar
 template <int Bits, size_t Lanes>
 ZIPML_INLINE void add_gradient(const FixedProgram& p, const int16_t* residuals, const uint8_t* beats,
                                int64_t* gradient) {
-  constexpr size_t beat = Lanes * Bits / 8;
+  constexpr size_t beat = fixed_beat_bytes(Bits, Lanes);
+  using Sum = std::conditional_t<Bits == 16, int64_t, int32_t>;
   int32_t all = 0;
   for (size_t r = 0; r < Lanes; ++r) all += residuals[r];
   gradient[0] += int64_t{all} * (1 << fixed_own_shift(Bits));
+  const int64_t taken_off = int64_t{all} * kTakenOff<Bits>;
   for (size_t j = 0; j < p.columns; ++j) {
     alignas(64) int16_t codes[Lanes];
     codes_of_beat<Bits, Lanes>(beats + j * beat, codes);
-    int32_t sum = 0;
+    Sum sum = 0;
     for (size_t r = 0; r < Lanes; ++r) sum += int32_t{residuals[r]} * codes[r];
-    gradient[j + 1] += sum;
+    gradient[j + 1] += sum + taken_off;
   }
 }
 
@@ -145,7 +178,7 @@ template <int Bits, size_t Lanes>
 void run_tiles(const FixedProgram& p, FixedState& s, const uint8_t* packets, size_t count) {
   for (size_t t = 0; t < count; ++t) {
     const uint8_t* packet = packets + t * p.packet_bytes();
-    const uint8_t* beats = packet + Lanes * sizeof(int16_t);
+    const uint8_t* beats = packet + fixed_head_bytes(Bits, Lanes);
     alignas(64) int16_t targets[Lanes], residuals[Lanes];
     alignas(64) int64_t margins[Lanes];
     std::memcpy(targets, packet, sizeof(targets));
@@ -174,7 +207,8 @@ void fixed_tiles(const FixedProgram& p, FixedState& s, const uint8_t* packets, s
     case 1: return run_lanes<1>(p, s, packets, count);
     case 2: return run_lanes<2>(p, s, packets, count);
     case 4: return run_lanes<4>(p, s, packets, count);
-    default: return run_lanes<8>(p, s, packets, count);
+    case 8: return run_lanes<8>(p, s, packets, count);
+    default: return run_lanes<16>(p, s, packets, count);
   }
 }
 

@@ -17,7 +17,7 @@ class FixedPointRun {
                 const Vec<int16_t>& model, uint64_t seed, int loss, int refinement, const Vec<int16_t>& sigmoid,
                 const Vec<int16_t>& rise) {
     const size_t entries = model.shape(0);
-    require(bits == 1 || bits == 2 || bits == 4 || bits == 8, "bits must be 1, 2, 4 or 8");
+    require(bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 16, "bits must be 1, 2, 4, 8 or 16");
     require(lanes == 8 || lanes == 16 || lanes == 32 || lanes == 64, "lanes must be 8, 16, 32 or 64");
     require(batch_tiles >= 1 && batch_tiles <= kFixedBatchTiles, "a mini-batch has 1 to 64 tiles");
     require(step >= 0 && step < 65536, "the step has 16 bits");

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zipml_codecs import _native
 
-from zipml_ooc.errors import UsageError
 from zipml_ooc.gateware.driver import DeviceError
 from zipml_ooc.gateware.emulator import Emulator
+from zipml_ooc.gateware.floats import float_packet
 from zipml_ooc.gateware.formats import (
     DELAYED_COLUMNS,
     FEWEST_COLUMNS,
@@ -23,7 +23,7 @@ from zipml_ooc.gateware.formats import (
     Loss,
 )
 from zipml_ooc.gateware.reference import Program, State, Tile, run
-from zipml_ooc.gateware.stream import pack
+from zipml_ooc.gateware.stream import pack, unpack
 
 FORM = Format(4, 8, 64)
 
@@ -43,7 +43,7 @@ def emulated(
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    bits=st.sampled_from([1, 2, 4, 8]),
+    bits=st.sampled_from([1, 2, 4, 8, 16]),
     lanes=st.sampled_from([8, 16, 32, 64]),
     more=st.integers(0, 300),
     tiles=st.integers(1, 9),
@@ -85,7 +85,7 @@ def test_random_programs_end_as_on_the_reference(
     assert outcome(found) == outcome(state)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize(
     ("sign", "loss"),
     [(-1, Loss.SQUARED), (1, Loss.SQUARED), (-1, Loss.LOGISTIC), (1, Loss.SQUARED_HINGE)],
@@ -124,9 +124,40 @@ def quiet(seed: int = 0, tiles: int = 4, batch: int = 1) -> tuple[Program, list[
     return program, made, State(rng.integers(-500, 500, 9), 1 << 40)
 
 
-def test_values_in_float32_are_refused() -> None:
-    with pytest.raises(UsageError, match="not values in float32: simulate"):
-        Emulator(Format(16, 16))
+def floats(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Any bits, halves of the last place, and what is next to limits and halves."""
+    words = rng.integers(0, 1 << 32, shape, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    halves = (rng.integers(-(1 << 16), 1 << 16, shape) / 8192).astype(np.float32)
+    beside = np.nextafter(halves, rng.choice([-9, 9], shape).astype(np.float32))
+    ends = rng.choice(np.array([8, -8, np.nan, -np.nan, np.inf, -np.inf, 0, -0.0, 1e-40]), shape)
+    return rng.permuted(np.stack([words, halves, beside, ends.astype(np.float32)]), axis=0)[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 16, 64]))
+def test_values_in_float32_become_the_codes_of_the_reference(seed: int, lanes: int) -> None:
+    """Also at the limits: one row and the largest step move each entry by about its code."""
+    rng, form, columns = np.random.default_rng(seed), Format(16, lanes, 512), 480
+    entries, one = np.zeros(columns + 1, np.int64), int(rng.integers(lanes))
+    targets = np.where(np.arange(lanes) == one, rng.choice([-1, 1]), NO_ROW)
+    packet = float_packet(floats(rng, (lanes, columns)), np.zeros(lanes, np.int64), form)
+    packet[0, : 2 * lanes] = targets.astype("<i2").view(np.uint8)
+    centre = np.where(entries == 0, 1 << 15, 0)
+    centre[0] = 0
+    top = entries + 65535
+    program, state = Program(16, 1, 65535, 0, centre, top, entries), State(entries, seed + 1)
+    found, live = [], _native.live_simd()
+    for level in _native.simd_levels():
+        _native.select_simd(level)
+        emulator = Emulator(form)
+        emulator.load(program, state)
+        emulator.run([packet], 1)
+        found.append(emulator.state(columns))
+    _native.select_simd(live)
+    tile = unpack(packet, form)
+    run(program, [tile], state)
+    assert all(outcome(each) == outcome(state) for each in found)
+    moved = np.abs(state.model[1:]) - np.abs(tile.codes[one] - (1 << 15))
+    assert np.abs(moved).max() <= 1
 
 
 def test_instruction_sets_do_not_differ(simd: str) -> None:

@@ -102,7 +102,10 @@ def test_random_programs_end_and_take_as_long_as_on_the_gateware(
     assert_counted(*both(driver, seed, **shape, delayed=delayed, loss=loss))
 
 
-@pytest.mark.parametrize("form", [Format(1, 8, 64), Format(2, 16, 64), Format(8, 8, 64)])
+@pytest.mark.parametrize(
+    "form",
+    [Format(1, 8, 64), Format(2, 16, 64), Format(8, 8, 64), Format(16, 16, 64)],
+)
 def test_cycles_are_those_of_other_formats(folder: Path, form: Format) -> None:
     device = simulated(form, folder)
     for columns, tiles, batch, delayed in (

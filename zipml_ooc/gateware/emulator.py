@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from zipml_codecs import _native
 
-from ..errors import UsageError
 from . import sigmoid
 from .driver import Counters, DeviceError, check_load, check_status
 from .formats import (
@@ -40,6 +39,7 @@ class Emulator:
     Parameters
     ----------
     form : Format
+        Of codes, or of values in float32.
     profile : Profile, optional
         A board: counters then have in `more` what a run would take there, in all
         (``modelled_seconds``) and by clock, memory and link, and what the same rows at 32 bits a
@@ -60,11 +60,6 @@ class Emulator:
     """
 
     def __init__(self, form: Format, profile: Profile | None = None) -> None:
-        if form.is_float:
-            raise UsageError(
-                "the emulator takes codes of 1, 2, 4 or 8 bits, not values in float32: simulate "
-                "the gateware for them"
-            )
         self.form = form
         self.profile = profile
         self._model = np.zeros(form.columns_limit + 1, np.int16)
