@@ -102,6 +102,31 @@ def test_svrg_and_gram_too(fleet: Fleet, dataset: Dataset, tmp_path: Path) -> No
         assert model_bytes(tmp_path, result) == expected
 
 
+def test_a_chunk_stays_with_one_worker(fleet: Fleet, dataset: Dataset) -> None:
+    """Replicas go through windows of their own, on the same worker every time."""
+
+    def held(stamp: str) -> set[int]:  # inside: it travels by value
+        from zipml_ooc.training.loading import _CACHE
+
+        return {
+            number
+            for group, entries in _CACHE._kept.items()
+            if group.kind == "X" and group.owner[1] == stamp
+            for number in entries
+        }
+
+    path = dataset.path.parent / "homes"
+    shutil.copytree(dataset.path, path)  # nobody has read these chunks yet
+    copied = open_dataset(path)
+    train(copied, TrainOptions(epochs=4), scheduler=fleet.address)
+    with Client(fleet.address, set_as_default=False) as client:
+        first, second = client.run(held, copied.stamp).values()
+    assert first | second == set(range(copied.spec.chunks))
+    # The spectrum's windows and a neighbour's half of a chunk may be with both.
+    assert len(first & second) <= 3
+    assert min(len(first), len(second)) >= copied.spec.chunks // 3
+
+
 def test_a_client_that_is_there_is_used_and_left_open(fleet: Fleet, dataset: Dataset) -> None:
     options = TrainOptions(epochs=1)
     with Client(fleet.address, set_as_default=False) as client:

@@ -13,7 +13,7 @@ from tables import compressed, regression_npz
 
 from zipml_ooc import Dataset, TrainOptions, UsageError, open_dataset, train
 from zipml_ooc.training import loading
-from zipml_ooc.training.reading import Reading, available_bytes, parse_memory
+from zipml_ooc.training.reading import available_bytes, budget_of, parse_memory
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,11 @@ def test_what_is_no_size_is_refused(dataset: Dataset, text: str | int) -> None:
 
 def test_workers_divide_the_memory_and_threads_share_it() -> None:
     assert parse_memory("2GiB") == 2 << 30
-    assert Reading.of("400MB") == Reading(400_000_000, ahead=True)
-    assert Reading.of("400MB", workers=4) == Reading(100_000_000, ahead=False)
-    assert Reading.of("400MB", scheduler="tcp://a:1") == Reading(400_000_000, ahead=False)
-    assert Reading.of(None, scheduler="tcp://a:1").cache_bytes is None
-    assert Reading.of(None, workers=2).cache_bytes == available_bytes() // 4 // 2
+    assert budget_of("400MB") == 400_000_000
+    assert budget_of("400MB", workers=4) == 100_000_000
+    assert budget_of("400MB", elsewhere=True) == 400_000_000
+    assert budget_of(None, elsewhere=True) is None
+    assert budget_of(None, workers=2) == available_bytes() // 4 // 2
 
 
 PEAK = """

@@ -13,6 +13,7 @@ from tables import classes_npz, compressed, regression_npz
 
 from zipml_ooc import TrainOptions, UsageError, train
 from zipml_ooc.training import TrainingError
+from zipml_ooc.training.homes import Homes
 from zipml_ooc.training.plan import Plan, make_plan
 from zipml_ooc.training.problem import make_problem
 
@@ -75,6 +76,63 @@ def test_rounds_cover_the_run_from_start_to_end(plan: Plan) -> None:
         assert {step.first for step in group} == {group[0].first}
         assert group[0].first == pytest.approx(before)
     assert ends[-1] == pytest.approx(1.0)
+
+
+@given(plan=plans)
+def test_a_replica_goes_through_windows_of_its_own(plan: Plan) -> None:
+    own = [list(plan.replica_windows(replica)) for replica in range(plan.replicas)]
+    assert [w for windows in own for w in windows] == list(range(plan.windows))
+    assert max(map(len, own)) - min(map(len, own)) <= 1
+    assert all(plan.replica_of(w) == r for r, windows in enumerate(own) for w in windows)
+    for epoch in range(plan.epochs):
+        for group in plan.rounds(epoch):
+            replicas = [plan.replica_of(step.window) for step in group]
+            assert replicas == sorted(set(replicas))
+
+
+@given(plan=plans, data=st.data())
+def test_what_is_looked_ahead_to_comes_next(plan: Plan, data: st.DataObject) -> None:
+    """The whole order, and the part of it that some replicas go through."""
+    near = data.draw(st.none() | st.frozensets(st.integers(0, plan.replicas - 1), min_size=1))
+    epoch = data.draw(st.integers(0, plan.epochs - 1))
+
+    def is_near(window: int) -> bool:
+        return near is None or plan.replica_of(window) in near
+
+    orders = [[s.window for group in plan.rounds(e) for s in group] for e in (epoch, epoch + 1)]
+    last = epoch + 1 == plan.epochs
+    coming = [w for w in orders[0] + ([] if last else orders[1]) if is_near(w)]
+    window = data.draw(st.sampled_from([w for w in orders[0] if is_near(w)] or [0]))
+    if not is_near(window):
+        return
+    now, after = plan.around(window, epoch, near)
+    place = coming.index(window)
+    assert now == coming[place + 1 - len(now) : place + 1]
+    assert after == coming[place + 1 : place + 1 + len(after)]
+    assert after or place + 1 == len(coming)
+    now, after = plan.around(window, replicas=near)
+    run = [w for w in range(plan.windows) if is_near(w)]
+    assert now == run[run.index(window) + 1 - len(now) : run.index(window) + 1]
+    assert after == run[run.index(window) + 1 : run.index(window) + 1 + len(after)]
+
+
+@given(plan=plans, rooms=st.lists(st.integers(1, 3), min_size=1, max_size=5))
+def test_replicas_are_spread_over_workers(plan: Plan, rooms: list[int]) -> None:
+    """Each has one, in groups of neighbours; all workers have some before any has many."""
+    places = [f"w{i}" for i, room in enumerate(rooms) for _ in range(room)]
+    homes = Homes(plan, places)
+    at = [homes.of(w) for w in range(plan.windows)]
+    for window, (address, near) in enumerate(at):
+        assert address in places
+        assert plan.replica_of(window) in near
+    for group in plan.rounds(0):
+        parts = homes.groups(group)
+        assert [step for part in parts for step in part] == group
+        assert len(parts) == min(len(places), len(group)) or len(group) < plan.replicas
+        for part in parts:
+            assert len({homes.of(step.window)[0] for step in part}) == 1
+    if plan.windows >= plan.replicas >= len(rooms):
+        assert {address for address, _ in at} == set(places)
 
 
 def test_the_order_changes_from_epoch_to_epoch() -> None:

@@ -1,4 +1,4 @@
-"""Tasks that need a device, on a cluster: which workers have one, and whether they can use it.
+"""Where tasks of a cluster run: those that need a device, and those that have a home.
 
 A worker says so with a resource of Dask (``dask worker --resources FPGA=1``): a task of a device
 takes one of them while it runs, and goes to no other worker.
@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ExecutorError, ZipmlError
 from .graph import BOUND
 
-__all__ = ["Bound", "Needs", "has_place", "places", "require_executor"]
+__all__ = ["AtHome", "Bound", "Needs", "has_place", "places", "require_executor"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ class Bound:
 
     def __call__(self, key: Any) -> dict[str, float]:
         return {self.resource: 1} if str(key).startswith(BOUND) else {}
+
+
+@dataclass(frozen=True)
+class AtHome:
+    """The workers that tasks of a graph had better run on, by key: likewise."""
+
+    homes: Mapping[str, str]
+
+    def __call__(self, key: Any) -> list[str]:
+        home = self.homes.get(key)
+        return [] if home is None else [home]
 
 
 def places(workers: Mapping[str, Any], needs: Needs, address: str) -> dict[str, int]:

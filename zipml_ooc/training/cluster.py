@@ -23,7 +23,7 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from ..errors import ExecutorError, UsageError, ZipmlError
 from .admission import require_able
-from .bound import Bound, Needs, has_place, places, require_executor
+from .bound import AtHome, Bound, Needs, has_place, places, require_executor
 from .graph import Graph, same
 from .signals import signals_ignored
 
@@ -77,7 +77,8 @@ class Cluster:
         self._place, self._fingerprint = place, fingerprint
         self._shared: dict[str, tuple[Any, Any]] = {}
         self._admitted: set[str] = set()
-        self._threads, self._known = 1, -_KNOWN_SECONDS
+        self._room: dict[str, int] = {}
+        self._known = -_KNOWN_SECONDS
 
     def threads(self) -> int:
         """Threads of all workers; those that have come since are looked at first."""
@@ -90,16 +91,15 @@ class Cluster:
                 new = sorted(workers.keys() - self._admitted)
                 require_able(self._client, new, self._place, self._fingerprint)
                 self._admitted |= set(new)
-            self._threads = max(1, sum(int(info["nthreads"]) for info in workers.values()))
+            self._room = {worker: int(info["nthreads"]) for worker, info in workers.items()}
             self._known = time.monotonic()
-        return self._threads
+        return max(1, sum(self._room.values()))
 
-    def places(self, graph: Graph) -> int:
+    def places(self, graph: Graph) -> list[str]:
         """See `Runner`."""
-        threads = self.threads()
-        if graph.resource is None:
-            return threads
-        return sum(self.equipped(_NO_WORKERS_SECONDS).values())
+        self.threads()
+        found = self._room if graph.resource is None else self.equipped(_NO_WORKERS_SECONDS)
+        return [worker for worker, count in found.items() for _ in range(count)]
 
     def equipped(self, patience: float = 0.0) -> dict[str, int]:
         """Workers that steps may run on, and how many on each; new ones must have the executor.
@@ -163,7 +163,8 @@ class Cluster:
         """
         self.threads()  # nothing goes to a worker that has not been admitted
         takes = None if graph.resource is None else Bound(graph.resource)
-        future = self._client.get(graph.tasks, key, sync=False, resources=takes)
+        with dask.annotate(workers=AtHome(graph.homes), allow_other_workers=True):
+            future = self._client.get(graph.tasks, key, sync=False, resources=takes)
         try:
             self._wait(future, self._needs if takes is not None else None)
             return future.result()

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .graph import Graph
+from .homes import at_home, find_homes
 from .loading import load_tiles
 from .moments import second_moments
 from .options import TrainOptions
@@ -191,8 +192,16 @@ def gather(job: Job, runner: Runner, *, held_out: bool) -> Moments:
         )
     graph, shared = Graph(), runner.share("job", job)
     name = "held-out" if held_out else "kept"
+    homes = find_homes(runner, job.plan, graph)
     parts = [
-        graph.add(f"gram-{name}-window{w}", measure, shared, w, held_out=held_out)
+        graph.add(
+            f"gram-{name}-window{w}",
+            measure,
+            shared,
+            w,
+            held_out=held_out,
+            **at_home(homes, w, knows=False),
+        )
         for w in range(job.plan.windows)
     ]
     level = 0

@@ -28,14 +28,24 @@ class Graph:
     ----------
     resource : str or None
         Of Dask, which tasks of an executor (`BOUND`) take one of.
+    homes : dict of str to str
+        Workers that tasks had better run on, by key: they are the ones that have the chunks.
     """
 
     def __init__(self, resource: str | None = None) -> None:
         self.resource = resource
         self._tag = secrets.token_hex(5)
         self.tasks: dict[str, tuple[Any, ...]] = {}
+        self.homes: dict[str, str] = {}
 
-    def add(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> str:
+    def add(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        home: str | None = None,
+        **options: Any,
+    ) -> str:
         """Add a task and return its key; keys of other tasks may stand among `args`, also in lists.
 
         Parameters
@@ -45,6 +55,8 @@ class Graph:
         function : callable
         *args
             Not taken apart, but for lists.
+        home : str, optional
+            The worker that had better run it.
         **options
             Likewise, and without keys.
         """
@@ -52,6 +64,8 @@ class Graph:
         assert key not in self.tasks, key
         called = partial(function, **options) if options else function
         self.tasks[key] = (called, *args)
+        if home is not None:
+            self.homes[key] = home
         return key
 
 

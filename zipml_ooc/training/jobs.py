@@ -12,7 +12,6 @@ from .executing import Chosen
 from .options import TrainOptions
 from .plan import Plan
 from .problem import Problem, make_problem
-from .reading import Reading
 from .schedules import Schedule
 from .tasks import Job
 
@@ -25,7 +24,7 @@ def make_job(
     problem: Problem,
     plan: Plan,
     schedule: Schedule,
-    reading: Reading,
+    budget: int | None,
     chosen: Chosen | None,
 ) -> Job:
     """Put together what all tasks of a run share."""
@@ -40,8 +39,7 @@ def make_job(
     return Job(
         path=dataset.store.place,
         stamp=dataset.stamp,
-        cache_bytes=reading.cache_bytes,
-        ahead=reading.ahead,
+        cache_bytes=budget,
         problem=problem,
         plan=plan,
         schedule=schedule,

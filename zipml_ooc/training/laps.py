@@ -14,6 +14,7 @@ from typing import Any
 
 from .channels import Channel
 from .graph import Graph, same
+from .homes import Homes, at_home
 from .plan import Step
 from .replicas import Sent, State, merge, outset
 from .sizes import Sized
@@ -45,8 +46,7 @@ def rounds(
     anchor: Any,
     *,
     channel: Channel | None,
-    parts: int | None,
-    distant: bool,
+    homes: Homes | None,
 ) -> str:
     """Add the tasks of some rounds to a graph; the result is the state after them.
 
@@ -57,23 +57,32 @@ def rounds(
     numbered : sequence of (number, steps)
     state : State
     channel : Channel or None
-    parts : int or None
-        In how many groups replicas advance; None: each alone.
-    distant : bool
-        Whether messages are what costs.
+    homes : Homes or None
+        Of a cluster, where messages are what costs; None: each replica advances by itself.
     """
+    distant = homes is not None
     epoch = numbered[0][1][0].epoch
     value = graph.add(f"begin-epoch{epoch}-round{numbered[0][0]}", same, state)
-    widest = max(len(_groups(steps, parts)) for _, steps in numbered)
+    widest = max(len(_groups(steps, homes)) for _, steps in numbered)
     folds = distant and channel is None and state.model.size <= SMALL and widest <= PARTS
     laps: list[str] = []
     for number, steps in numbered:
         name = f"epoch{epoch}-round{number}"
-        groups = _groups(steps, parts)
+        groups = _groups(steps, homes)
+        at = [at_home(homes, group[0].window) for group in groups]
         if folds:
             before: Any = laps or value
             laps = [
-                graph.add(f"advance-{name}-part{i}", _lap, job, group, before, anchor, first=i == 0)
+                graph.add(
+                    f"advance-{name}-part{i}",
+                    _lap,
+                    job,
+                    group,
+                    before,
+                    anchor,
+                    first=i == 0,
+                    **at[i],
+                )
                 for i, group in enumerate(groups)
             ]
             continue
@@ -81,7 +90,7 @@ def rounds(
         if distant:  # what has been summed up before need not travel
             begin = graph.add(f"outset-{name}", outset, value)
         ends = [
-            graph.add(f"advance-{name}-part{i}", _advance, job, group, begin, anchor)
+            graph.add(f"advance-{name}-part{i}", _advance, job, group, begin, anchor, **at[i])
             for i, group in enumerate(groups)
         ]
         value = graph.add(f"merge-{name}", _merge, value, ends, channel)
@@ -90,15 +99,19 @@ def rounds(
     return value
 
 
-def _groups(steps: list[Step], parts: int | None) -> list[list[Step]]:
-    count = len(steps) if parts is None else min(parts, len(steps))
-    return [steps[i * len(steps) // count : (i + 1) * len(steps) // count] for i in range(count)]
+def _groups(steps: list[Step], homes: Homes | None) -> list[list[Step]]:
+    return [[step] for step in steps] if homes is None else homes.groups(steps)
 
 
 def _advance(
-    job: Job, steps: list[Step], start: State, anchor: Anchor | None
+    job: Job,
+    steps: list[Step],
+    start: State,
+    anchor: Anchor | None,
+    *,
+    near: frozenset[int] | None = None,
 ) -> list[State | Sent]:
-    return [advance(job, step, start, anchor) for step in steps]
+    return [advance(job, step, start, anchor, near=near) for step in steps]
 
 
 def _merge(start: State, groups: list[list[State | Sent]], channel: Channel | None) -> State:
@@ -106,10 +119,16 @@ def _merge(start: State, groups: list[list[State | Sent]], channel: Channel | No
 
 
 def _lap(
-    job: Job, steps: list[Step], before: State | list[_Lap], anchor: Anchor | None, *, first: bool
+    job: Job,
+    steps: list[Step],
+    before: State | list[_Lap],
+    anchor: Anchor | None,
+    *,
+    first: bool,
+    near: frozenset[int] | None,
 ) -> _Lap:
     start = before if isinstance(before, State) else _merge_laps(before)
-    return _Lap(start if first else None, _advance(job, steps, start, anchor))
+    return _Lap(start if first else None, _advance(job, steps, start, anchor, near=near))
 
 
 def _merge_laps(laps: list[_Lap]) -> State:

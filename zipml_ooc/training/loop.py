@@ -14,7 +14,7 @@ from .options import TrainOptions
 from .plan import make_plan
 from .precision import precisions_of
 from .problem import make_problem
-from .reading import Reading
+from .reading import budget_of
 from .replicas import initial_state
 from .results import Progress, TrainResult
 from .run import Run
@@ -91,10 +91,8 @@ def train(
     ]
     say = notice or logging.getLogger("zipml_ooc").warning
     steps_on = StepsOn.of(opened.spec, options, problems, say)
-    elsewhere = scheduler_file if scheduler is None else scheduler
-    reading = Reading.of(
-        memory, workers=workers, scheduler=None if elsewhere is None else str(elsewhere)
-    )
+    elsewhere = scheduler is not None or scheduler_file is not None
+    budget = budget_of(memory, workers=workers, elsewhere=elsewhere)
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, opened.spec, options, say)
@@ -113,7 +111,7 @@ def train(
             if options.full_gradient_bits is not None:
                 more = replace(options, bits=options.full_gradient_bits)
                 needed.append(make_problem(opened.spec, more))
-            skipped = find_damaged(opened, needed, runner, reading)
+            skipped = find_damaged(opened, needed, runner, budget)
         weights = row_weights(problems[0], opened, options, skipped.chunks)
         problems = [replace(problem, weights=weights) for problem in problems]
         plan = make_plan(opened.spec, options, skipped.tiles(opened.spec))
@@ -121,7 +119,7 @@ def train(
         if keeper is not None:
             course = keeper.load(plan, initial_state(problems[0], momentum=options.momentum))
         run = Run(
-            opened, options, problems, plan, runner, reading, keeper, course, skipped, steps_on
+            opened, options, problems, plan, runner, budget, keeper, course, skipped, steps_on
         )
         if steps_on is None:
             return run.solve(progress) if options.solver == "gram" else run.train(progress)

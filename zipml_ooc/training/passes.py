@@ -15,6 +15,7 @@ from . import laps
 from .curved import curved_variance
 from .executing import Lost
 from .graph import Graph, same
+from .homes import at_home, find_homes
 from .plan import Plan, Step
 from .polynomial import Polynomial
 from .polynomial_choice import polynomial_at
@@ -45,11 +46,19 @@ class Passes:
         """Second moments of sampled windows."""
         from threadpoolctl import threadpool_limits
 
-        windows, tiles = sample_windows(self.plan, problem)
+        groups, tiles = sample_windows(self.plan, problem)
         graph, shared = Graph(), self.runner.share("job", job)
+        homes = find_homes(self.runner, self.plan, graph)
         parts = [
-            graph.add(f"spectrum-window{window}", measure, shared, window, tiles)
-            for window in windows
+            graph.add(
+                f"spectrum-window{windows}",
+                measure,
+                shared,
+                windows,
+                tiles,
+                **at_home(homes, windows[0], knows=False),
+            )
+            for windows in groups
         ]
         # Dask runs the windows side by side; BLAS threads on top of that only get in the way.
         with threadpool_limits(limits=1, user_api="blas"):
@@ -106,9 +115,7 @@ class Passes:
             state,
             known,
             channel=job.channel,
-            # A message costs more than a window of few values: one task for each thread, then.
-            parts=min(runner.places(graph), self.plan.replicas) if runner.distant else None,
-            distant=runner.distant,
+            homes=find_homes(runner, self.plan, graph),
         )
         return runner.compute(graph, key)  # type: ignore[no-any-return]
 
@@ -139,6 +146,7 @@ class Passes:
     ) -> Any:
         """Sum over all windows of what a function of the job, a window and a model gives."""
         shared, windows = self.runner.share("job", job), self.plan.windows
+        homes = find_homes(self.runner, self.plan, graph)
         model = [graph.add(f"{name}-at{i}", same, part) for i, part in enumerate(at)]
         # By the plan alone: sums must not depend on who computes them.
         each = -(-windows // _TASKS)
@@ -151,6 +159,7 @@ class Passes:
                 range(first, min(first + each, windows)),
                 *model,
                 **options,
+                **at_home(homes, first),
             )
             for first in range(0, windows, each)
         ]

@@ -125,30 +125,71 @@ class Plan:
         return tiles[mask] if held_out else tiles[~mask]
 
     def window_order(self, draw: int) -> list[int]:
-        """All windows, shuffled."""
+        """All windows, shuffled: for samples of them."""
         keys = uniforms(self.seed, Purpose.ORDER, _WINDOW_DRAWS + draw, np.arange(self.windows))
         return [int(w) for w in np.argsort(keys, kind="stable")]
 
-    def around(self, window: int, epoch: int | None = None) -> tuple[list[int], list[int]]:
+    def replica_windows(self, replica: int) -> range:
+        """The windows that a replica goes through: it keeps to them, and so do caches."""
+        return range(
+            replica * self.windows // self.replicas, (replica + 1) * self.windows // self.replicas
+        )
+
+    def replica_of(self, window: int) -> int:
+        """The replica that goes through a window."""
+        return -(-(window + 1) * self.replicas // self.windows) - 1
+
+    def around(
+        self, window: int, epoch: int | None = None, replicas: frozenset[int] | None = None
+    ) -> tuple[list[int], list[int]]:
         """Windows that are visited at the time of one, and those that come after it.
 
-        In the order of an epoch, the next one following it, or in the order of the dataset.
+        In the order of an epoch, the next one following it, or in the order of the dataset; all of
+        them, or those of some replicas.
         """
-        reach = max(self.replicas, _REACH)
+        if replicas is None:
+            replicas = frozenset(range(self.replicas))
+        reach = max(len(replicas), _REACH)
         if epoch is None:
-            now = range(max(0, window - reach), window + 1)
-            return list(now), list(range(window + 1, min(window + 1 + 2 * reach, self.windows)))
+            near = range(max(0, window - reach), min(window + 1 + 2 * reach, self.windows))
+            own = [w for w in near if self.replica_of(w) in replicas]
+            return [w for w in own if w <= window], [w for w in own if w > window]
         order, places = _order(self, epoch)
         place = places[window]
-        now_ = order[place // self.replicas * self.replicas : place + 1]
-        after = order[place + 1 : place + 1 + 2 * reach]
+        begins, ends = place // self.replicas * self.replicas, place + 1
+
+        def own_of(some: list[int], most: int) -> list[int]:
+            return [w for w in some if self.replica_of(w) in replicas][:most]
+
+        after = own_of(order[ends : ends + 3 * reach * self.replicas], 2 * reach)
         if len(after) < reach and epoch + 1 < self.epochs:
-            after = after + _order(self, epoch + 1)[0][: reach - len(after)]
-        return now_, after
+            following = _order(self, epoch + 1)[0]
+            after += own_of(following[: reach * self.replicas], reach - len(after))
+        return own_of(order[begins:ends], self.replicas), after
+
+    def epoch_order(self, epoch: int) -> list[int]:
+        """The windows of an epoch, a round after the other.
+
+        Each replica has a run of windows to itself, shuffled in every epoch. So a round takes
+        windows from all over the dataset, and where a replica is computed on the same worker every
+        time, its chunks are there already.
+        """
+        keys = uniforms(self.seed, Purpose.ORDER, _WINDOW_DRAWS + epoch, np.arange(self.windows))
+        own = []
+        for replica in range(self.replicas):
+            windows = self.replica_windows(replica)
+            shuffled = np.argsort(keys[windows.start : windows.stop], kind="stable")
+            own.append([windows[i] for i in shuffled.tolist()])
+        return [
+            windows[turn]
+            for turn in range(self.rounds_per_epoch)
+            for windows in own
+            if turn < len(windows)
+        ]
 
     def rounds(self, epoch: int) -> Iterator[list[Step]]:
         """The windows of an epoch, in rounds of one for each replica."""
-        order = self.window_order(epoch)
+        order = self.epoch_order(epoch)
         whole = self.epochs * self.windows
         for start in range(0, len(order), self.replicas):
             group = order[start : start + self.replicas]
@@ -160,7 +201,7 @@ class Plan:
 @lru_cache(maxsize=4)
 def _order(plan: Plan, epoch: int) -> tuple[list[int], dict[int, int]]:
     """The windows of an epoch, and the place of each: what every task of it asks for."""
-    order = plan.window_order(epoch)
+    order = plan.epoch_order(epoch)
     return order, {window: place for place, window in enumerate(order)}
 
 

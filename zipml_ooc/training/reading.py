@@ -1,15 +1,14 @@
-"""How a run reads its data: how much of them a process may hold, and what it fetches ahead."""
+"""How much of its data a process of a run may hold."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UsageError
 
-__all__ = ["Reading", "available_bytes", "cache_bytes", "parse_memory"]
+__all__ = ["available_bytes", "budget_of", "cache_bytes", "parse_memory"]
 
 _PART = 4
 """Without a wish: a quarter of what there is."""
@@ -62,28 +61,19 @@ def cache_bytes(wished: int | None, processes: int = 1) -> int:
     return (available_bytes() // _PART if wished is None else wished) // max(processes, 1)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What holds for all processes of a run.
+def budget_of(
+    memory: int | str | None, *, workers: int | None = None, elsewhere: bool = False
+) -> int | None:
+    """Bytes of data that each process of a run may hold; None: a quarter of what its machine has.
 
-    Attributes
+    Parameters
     ----------
-    cache_bytes : int or None
-        Of each process; None: a quarter of the memory where it runs.
-    ahead : bool
-        Whether a process knows what it computes next, and fetches that while it computes.
+    memory : int, str or None
+        As the user wishes it.
+    workers : int, optional
+        Processes of this machine, which share it.
+    elsewhere : bool
+        Whether processes of a scheduler compute: then each may have as much.
     """
-
-    cache_bytes: int | None = None
-    ahead: bool = False
-
-    @classmethod
-    def of(
-        cls, memory: int | str | None, *, workers: int | None = None, scheduler: str | None = None
-    ) -> Reading:
-        """Of a run with these options: local workers share the memory, those elsewhere do not."""
-        wished = parse_memory(memory)
-        if scheduler is not None:
-            return cls(wished, ahead=False)
-        processes = workers or 1
-        return cls(cache_bytes(wished, processes), ahead=processes == 1)
+    wished = parse_memory(memory)
+    return wished if elsewhere else cache_bytes(wished, workers or 1)

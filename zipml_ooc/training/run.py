@@ -31,7 +31,6 @@ from .polish import polished
 from .polynomial_choice import step_part
 from .precision import AUTO, Stages
 from .problem import F32, F64, Problem
-from .reading import Reading
 from .replicas import initial_state
 from .results import EpochRecord, Progress, TrainingError, TrainResult
 from .runner import Runner
@@ -68,7 +67,7 @@ class Run:
         problems: list[Problem],  # one for each precision, in their order
         plan: Plan,
         runner: Runner,
-        reading: Reading,
+        budget: int | None,
         keeper: Keeper | None = None,
         course: Course | None = None,  # to go on from
         skipped: Skipped = NOTHING_SKIPPED,
@@ -88,7 +87,7 @@ class Run:
         # Step and shrinkage are not known before the spectrum is.
         schedule = self._steps(step=0.0, kept=0.0)
         chosen = None if steps_on is None or self._lost is not None else steps_on.chosen
-        self._job = make_job(dataset, options, self._problem, plan, schedule, reading, chosen)
+        self._job = make_job(dataset, options, self._problem, plan, schedule, budget, chosen)
 
     def _steps(self, *, step: float, kept: float) -> Schedule:
         options = self._options

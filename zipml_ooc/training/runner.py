@@ -31,8 +31,8 @@ class Runner(Protocol):
     def threads(self) -> int:
         """How many tasks run side by side."""
 
-    def places(self, graph: Graph) -> int:
-        """How many tasks of an executor run side by side, of a graph."""
+    def places(self, graph: Graph) -> list[str]:
+        """Workers that the steps of a graph may run on, each as often as it has room for one."""
 
     def share(self, name: str, value: Any) -> Any:
         """Give what stands for a value in graphs; the same object reaches a worker once.
@@ -56,8 +56,8 @@ class _Threads:
     def threads(self) -> int:
         return self._threads
 
-    def places(self, graph: Graph) -> int:
-        return self._threads
+    def places(self, graph: Graph) -> list[str]:
+        return [""] * self._threads
 
     def share(self, name: str, value: Any) -> Any:
         return value

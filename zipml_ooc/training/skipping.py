@@ -18,7 +18,7 @@ from ..errors import DamagedError, DataError
 from .graph import Graph
 from .loading import check_chunk, set_budget
 from .problem import Problem
-from .reading import Reading, cache_bytes
+from .reading import cache_bytes
 from .runner import Runner
 
 __all__ = ["NOTHING_SKIPPED", "Skipped", "find_damaged"]
@@ -58,7 +58,7 @@ NOTHING_SKIPPED = Skipped()
 
 
 def find_damaged(
-    dataset: Dataset, problems: Sequence[Problem], runner: Runner, reading: Reading
+    dataset: Dataset, problems: Sequence[Problem], runner: Runner, budget: int | None
 ) -> Skipped:
     """Read all that a run will read, and list the chunks where that is damaged or missing.
 
@@ -76,7 +76,7 @@ def find_damaged(
             _check,
             dataset.store.place,
             dataset.stamp,
-            reading.cache_bytes,
+            budget,
             shared,
             range(first, min(first + size, spec.chunks)),
         )

@@ -58,8 +58,6 @@ class Job(Sized):
     """What each process may hold of the data; None: a quarter of what its machine has."""
     chosen: Chosen | None = None
     """The executor of the steps; None: the native core."""
-    ahead: bool = False
-    """Whether the windows that come next run in the same process, and are fetched ahead."""
 
     def open(self) -> Dataset:
         """The dataset, opened once in a process, and room for its chunks."""
@@ -75,10 +73,7 @@ class Job(Sized):
         """Load tiles, and begin to fetch the windows that come after those that are used now."""
         dataset = self.open()
         loaded = load_tiles(dataset, problem, tiles, again=True)
-        if self.ahead:
-            look_ahead(
-                dataset, problem, *(map(self.plan.window_range, windows) for windows in around)
-            )
+        look_ahead(dataset, problem, *(map(self.plan.window_range, windows) for windows in around))
         return loaded
 
 
@@ -112,15 +107,27 @@ class Anchor(Sized):
     intercept_gradient: F32
 
 
-def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: int) -> FullGradient:
-    """Gradient of the training rows of a window; the epoch names the split of the samples."""
+def full_gradient(
+    job: Job,
+    window: int,
+    model: F32,
+    intercept: F32,
+    *,
+    epoch: int,
+    near: frozenset[int] | None = None,
+) -> FullGradient:
+    """Gradient of the training rows of a window; the epoch names the split of the samples.
+
+    Here and below, `near` are the replicas whose windows go through the same process (None: all of
+    them): what comes next of these is fetched ahead.
+    """
     plan = job.plan
     problem = job.gradient_problem or job.problem
     out, intercept_out = np.zeros(model.shape), np.zeros(intercept.shape)
     tiles = plan.kept_tiles(window)
     if not len(tiles):
         return FullGradient(out, intercept_out, 0.0, 0, 0)
-    loaded = job.load(problem, tiles, plan.around(window))
+    loaded = job.load(problem, tiles, plan.around(window, replicas=near))
     loss_sum, _ = loaded.batch.full_gradient(
         model=model,
         intercept=intercept,
@@ -142,7 +149,14 @@ def full_gradient(job: Job, window: int, model: F32, intercept: F32, *, epoch: i
     return FullGradient(out, intercept_out, loss_sum, loaded.weight, read)
 
 
-def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) -> State | Sent:
+def advance(
+    job: Job,
+    step: Step,
+    state: State,
+    anchor: Anchor | None = None,
+    *,
+    near: frozenset[int] | None = None,
+) -> State | Sent:
     """Run mini-batch SGD over one window, with less variance if an anchor is given.
 
     What is given back has summed up this window alone.
@@ -153,7 +167,7 @@ def advance(job: Job, step: Step, state: State, anchor: Anchor | None = None) ->
     if not len(tiles):
         idle = replace(outset(state), model_sum=model_sum, intercept_sum=intercept_sum)
         return send(job.channel, state, idle, step)
-    loaded = job.load(problem, tiles, plan.around(step.window, step.epoch))
+    loaded = job.load(problem, tiles, plan.around(step.window, step.epoch, near))
     window = Window(
         problem=problem,
         number=step.window,
@@ -211,7 +225,15 @@ class Score:
         )
 
 
-def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) -> Score:
+def score(
+    job: Job,
+    window: int,
+    model: F64,
+    intercept: F64,
+    *,
+    held_out: bool,
+    near: frozenset[int] | None = None,
+) -> Score:
     """Loss of a window's training rows or held-out rows, with the rounding bias taken out."""
     problem, plan = job.problem, job.plan
     tiles = plan.held_out_tiles(window) if held_out else plan.kept_tiles(window)
@@ -223,7 +245,7 @@ def score(job: Job, window: int, model: F64, intercept: F64, *, held_out: bool) 
     sizes: dict[int, int] = {}
     for start in range(0, len(tiles), at_once):
         part = tiles[start : start + at_once]
-        loaded = job.load(problem, part, plan.around(window))
+        loaded = job.load(problem, part, plan.around(window, replicas=near))
         rows += loaded.weight
         sizes |= loaded.chunk_bytes
         if loaded.refetcher is not None or (problem.polynomial and problem.loss == "hinge"):
